@@ -1,0 +1,94 @@
+"""What a user watches: one live display on a terminal, plain lines elsewhere, and the same lines in log.txt.
+
+Everything goes to stderr: stdout carries only a command's result.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Display:
+    """Bars for what is wanted, a line of counts below them; `tick()` gives the counts whenever they are drawn."""
+
+    def __init__(self, log: Path | None, tick: Callable[[], str]) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._log, self._tick = log, tick
+        self._bars = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(32),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+        )
+        self._ids: dict[str, Any] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.__exit__(kind, error, trace)
+            self._live = None
+
+    def bar(self, name: str, done: int, total: int) -> None:
+        """Set a bar, adding it when it is new."""
+        if name not in self._ids:
+            self._ids[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._ids[name], completed=done)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars and write it to log.txt with the time."""
+        self.console.print(line, markup=False, soft_wrap=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """Write a line to log.txt only."""
+        if self._log:
+            with self._log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+
+    def step(self, line: str) -> None:
+        """Progress was made: a plain line where there is no live display."""
+        if self._live:
+            self.note(line)
+        else:
+            self.say(line)
+
+    def table(self, table: Table) -> None:
+        """Print a table (wide enough not to fold when this is not a terminal)."""
+        console = self.console if sys.stderr.isatty() else Console(stderr=True, width=110, highlight=False)
+        console.print(table)
+
+    def _draw(self) -> Table:
+        grid = Table.grid()
+        grid.add_row(self._bars)
+        grid.add_row(self._tick())
+        return grid

@@ -1,0 +1,168 @@
+"""Data contracts: JSONL on disk, frozen dataclasses in memory, validated once where they enter.
+
+Field names are the field's own: Self-Instruct's seed tasks, Alpaca's instruction/input/output, messages for chat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, disk_errors
+
+LANGUAGES = ("en", "zh")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One input (may be empty) with its output."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class SeedTask:
+    """A hand-written task: the shape of Self-Instruct's seed_tasks.jsonl, plus language and tags."""
+
+    id: str
+    instruction: str
+    instances: tuple[Instance, ...]
+    is_classification: bool = False
+    language: str = "en"
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A candidate instruction on its way through the stages."""
+
+    id: str
+    instruction: str
+    language: str
+    is_classification: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example in Alpaca's fields, with where it came from and how it scored."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    language: str
+    is_classification: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversational form: input below the instruction, separated by an empty line."""
+        asked = f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": self.output}]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Why something was left out: a reason from a fixed list and the evidence (text found, score, neighbour)."""
+
+    reason: str
+    evidence: str
+
+
+def to_json(record: Any) -> str:
+    """One line of JSON: the same bytes for the same record, Chinese left readable."""
+    data = dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record  # type: ignore[arg-type]
+    return json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8 text (a byte order mark is allowed). Raises PipelineError naming the line of a bad byte."""
+    with disk_errors(path):
+        raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        data = error.object  # the bytes after the mark, which the positions count from
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise PipelineError(
+            f"{path}:{line}", problem, "Save the file as UTF-8 (iconv -f GB18030 -t UTF-8, say)."
+        ) from None
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (`file:line` or `file[index]`, object) from JSONL or from a JSON array. Raises PipelineError."""
+    text = read_text(path)
+    if not text.strip():
+        raise PipelineError(
+            path, "the file is empty, expected one JSON object a line", "Write at least one row."
+        )
+    if text.lstrip().startswith("["):
+        yield from _array_rows(path, text)
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise PipelineError(f"{path}:{line}", f"not JSON ({_message(error)})", "Mend the file.") from None
+    if not rows:
+        raise PipelineError(path, "the array is empty, expected one object a row", "Write at least one row.")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise PipelineError(
+                f"{path}[{index}]", f"got {type(row).__name__}, expected an object", "Mend the row."
+            )
+        yield f"{path}[{index}]", row
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        problem = f"not JSON ({_message(error)} at column {getattr(error, 'colno', 1)})"
+        raise PipelineError(where, problem, "Write one JSON object a line.") from None
+    if not isinstance(row, dict):
+        raise PipelineError(
+            where, f"got {type(row).__name__}, expected an object", "Write one JSON object a line."
+        )
+    return row
+
+
+def _message(error: Exception) -> str:
+    return str(getattr(error, "msg", error)).split(";")[0]
+
+
+def text_field(row: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> str:
+    """The text under `name`, stripped. Raises PipelineError if it is missing, not text, or empty where it must not be."""
+    if name not in row:
+        raise PipelineError(where, f"no field '{name}' (has: {', '.join(row)})", "Rename it or fix the row.")
+    value = row[name]
+    if not isinstance(value, str):
+        raise PipelineError(where, f"'{name}' is {type(value).__name__}, expected text", "Fix the row.")
+    if not value.strip() and not empty:
+        raise PipelineError(where, f"'{name}' is empty, expected text", "Fill it in or remove the row.")
+    return value.strip()
+
+
+def duplicates(ids: Iterable[tuple[str, str]]) -> None:
+    """Refuse a second use of an id; takes (where, id) pairs. Raises PipelineError naming both places."""
+    seen: dict[str, str] = {}
+    for where, name in ids:
+        if name in seen:
+            raise PipelineError(
+                where, f"id '{name}' was used before at {seen[name]}", "Make every id unique."
+            )
+        seen[name] = where

@@ -1,0 +1,242 @@
+"""Run directories: everything a run read, decided and made, in one place that is never left half-written.
+
+runs/<name>/config.yaml    every option, resolved
+            run.json       versions, host, inputs with hashes, times, token totals
+            journal.jsonl  one line per admitted request; all state is rebuilt from it
+            kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset/
+            DONE           written last: the digest of configuration and inputs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, disk_errors
+from pipeline.records import to_json
+
+_OURS = (
+    "config.yaml",
+    "run.json",
+    "journal.jsonl",
+    "kept.jsonl",
+    "dropped.jsonl",
+    "metrics.jsonl",
+    "log.txt",
+    "dataset",
+    "report.html",
+    "DONE",
+    ".lock",
+)
+_VERSIONS = ("torch", "transformers", "sentence-transformers", "rapidfuzz", "numpy")
+
+
+class RunDir:
+    """One run's directory, locked while this object is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the run was finished."""
+        return (self.path / "DONE").exists()
+
+    def claim(
+        self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, resume: bool, overwrite: bool
+    ) -> None:
+        """Make the directory ours, or refuse it. Raises PipelineError.
+
+        `config` holds the options that decide the result and `inputs` the digests of what is read; a resumed run must
+        have the same of both.
+        """
+        used = self._used_by()
+        if used and not (resume or overwrite):
+            way = (
+                "Use --resume to go on with it, --overwrite to start it anew, or --run for another directory."
+            )
+            raise PipelineError(self.path, f"the directory is in use by {used}", way)
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            if overwrite and not resume:
+                self._clear()
+        if resume:
+            self._same_as_before(config, inputs)
+        else:
+            import yaml
+
+            self.write("config.yaml", yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False))
+            self.write(
+                "run.json",
+                json.dumps({"inputs": dict(inputs), "versions": versions()}, indent=1, ensure_ascii=False)
+                + "\n",
+            )
+
+    def write(self, name: str, text: str) -> None:
+        """Put a whole file in place at once."""
+        target, half = self.path / name, self.path / f".{name}.{os.getpid()}"
+        with disk_errors(target):
+            try:
+                with half.open("w", encoding="utf-8", newline="\n") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                half.replace(target)
+            finally:
+                half.unlink(missing_ok=True)
+
+    def update(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to run.json."""
+        known = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        self.write("run.json", json.dumps({**known, **facts}, indent=1, ensure_ascii=False) + "\n")
+
+    def finish(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Write DONE."""
+        self.write("DONE", digest({"config": dict(config), "inputs": dict(inputs)}) + "\n")
+
+    def release(self) -> None:
+        """Give the directory free."""
+        if self._lock:
+            self._lock.release()
+
+    def _used_by(self) -> str:
+        if not self.path.exists():
+            return ""
+        if not self.path.is_dir():
+            raise PipelineError(self.path, "this is a file, expected a directory", "Choose another --run.")
+        names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        foreign = [n for n in names if n not in _OURS and not n.startswith(".")]
+        if foreign:
+            problem = f"the directory holds '{foreign[0]}', which no run of ours wrote"
+            raise PipelineError(self.path, problem, "Choose another --run; nothing was touched.")
+        return "" if not names else "a finished run" if self.done else "an unfinished run"
+
+    def _acquire(self) -> None:
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise PipelineError(
+                self.path,
+                "another process is running in this directory",
+                "Wait for it, stop it, or choose another --run.",
+            ) from None
+
+    def _clear(self) -> None:
+        for name in _OURS:
+            victim = self.path / name
+            if name == ".lock":
+                continue
+            if victim.is_dir():
+                shutil.rmtree(victim)
+            else:
+                victim.unlink(missing_ok=True)
+
+    def _same_as_before(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        import yaml
+
+        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        changed = [
+            f"{k} ({before.get(k)} -> {config.get(k)})"
+            for k in {**before, **config}
+            if before.get(k) != config.get(k)
+        ]
+        read = json.loads((self.path / "run.json").read_text(encoding="utf-8"))["inputs"]
+        changed += [f"the contents of {k}" for k in {**read, **inputs} if read.get(k) != inputs.get(k)]
+        if changed:
+            raise PipelineError(
+                f"--resume {self.path}",
+                f"these differ from when the run began: {', '.join(changed)}",
+                "Set them back, or start a new run.",
+            )
+
+
+class LineFile:
+    """A file that grows by whole lines: a write that fails is taken back."""
+
+    def __init__(self, path: Path, *, anew: bool, sync: bool = False) -> None:
+        self.path, self.sync = path, sync
+        with disk_errors(path):
+            self._stream = path.open("wb" if anew else "ab", buffering=0)
+
+    def append(self, records: list[Any]) -> None:
+        """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
+        data = "".join(to_json(r) + "\n" for r in records).encode()
+        self.append_bytes(data)
+
+    def append_bytes(self, data: bytes) -> None:
+        """Write bytes that end in a newline, all or none of them."""
+        start = os.fstat(self._stream.fileno()).st_size
+        with disk_errors(self.path):
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[self._stream.write(view) or 0 :]
+                if self.sync:
+                    os.fsync(self._stream.fileno())
+            except OSError:
+                os.ftruncate(self._stream.fileno(), start)
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def resumable(path: Path | None, root: Path, command: str) -> Path:
+    """The run to resume: `path`, else the newest unfinished one of `command`. Raises PipelineError if there is none."""
+    if path is None:
+        unfinished = [
+            p for p in root.glob(f"{command}-*") if (p / "config.yaml").exists() and not RunDir(p).done
+        ]
+        if not unfinished:
+            raise PipelineError("--resume", f"no unfinished run under {root}/", "Name one with --run.")
+        return max(unfinished, key=lambda p: p.stat().st_mtime)
+    if not (path / "config.yaml").exists():
+        raise PipelineError(
+            f"--resume {path}", "there is no run to resume", "Leave --resume out to start one."
+        )
+    return path
+
+
+def next_name(root: Path, command: str) -> Path:
+    """The first free runs/<command>-NNN."""
+    taken = [
+        int(p.name.rsplit("-", 1)[1]) for p in root.glob(f"{command}-*") if p.name.rsplit("-", 1)[1].isdigit()
+    ]
+    return root / f"{command}-{max(taken, default=0) + 1:03d}"
+
+
+def digest(value: Any) -> str:
+    """A SHA-256 over the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with disk_errors(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages whose numbers a result depends on."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform(), "cores": str(os.cpu_count())}
+    for name in _VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

@@ -1,0 +1,184 @@
+"""Stage 5, instantiate: inputs and outputs for an instruction (Wang et al. 2022, section 2.3).
+
+Open tasks are made input first. Classification tasks are made output first: labels, then an input for each label, so
+that labels are balanced. The answer is asked for in a request of its own, in the form in which the model answers best.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.engines.base import Request, Sampling
+from pipeline.records import SeedTask
+from pipeline.stages.prompts import Prompt
+from pipeline.stages.text import length
+
+_NONE = re.compile(r"^\W*(none|no input|no|n/?a|not needed|无|无需输入|不需要|没有)\W*$", re.IGNORECASE)
+_LABEL_SPLIT = re.compile(r"\s*(?:[,，、;；/|\n]|\bor\b|\band\b|或者|或|和)\s*")
+_STOP = {
+    "en": ("\n\n", "\nTask:", "\nInput:", "\nLabel", "\nOutput:"),
+    "zh": ("\n\n", "\n任务：", "\n输入：", "\n标签", "\n答案："),
+}
+_COMMON_LABELS = (
+    {"yes", "no"},
+    {"true", "false"},
+    {"positive", "negative", "neutral"},
+    {"correct", "incorrect"},
+    {"formal", "informal"},
+    {"是", "否", "不是"},
+    {"对", "错"},
+    {"真", "假"},
+    {"有", "无", "没有"},
+    {"正面", "负面", "中性"},
+    {"好评", "差评", "中评"},
+)
+_ANSWER_STOP = {"en": ("\nTask:", "\nInput:"), "zh": ("\n任务：", "\n输入：")}
+
+
+@dataclass(frozen=True)
+class InstanceDemonstrations:
+    """Short seeds shown by the prompts of this stage; fixed for a run, so that an engine computes them once."""
+
+    inputs: tuple[tuple[str, str], ...]
+    maybe_inputs: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, tuple[str, ...]], ...]
+    labelled: tuple[tuple[str, str, str], ...]
+    answers: tuple[tuple[str, str, str], ...]
+
+
+def instance_demonstrations(
+    rng: random.Random, seeds: Sequence[SeedTask], max_length: int, count: int = 6
+) -> InstanceDemonstrations:
+    """Draw `count` of each kind from seeds whose parts have at most `max_length` units (inputs: twice that)."""
+
+    def fits(seed: SeedTask) -> bool:
+        first = seed.instances[0]
+        return (
+            length(seed.instruction) <= max_length
+            and length(first.input) <= 2 * max_length
+            and length(first.output) <= 2 * max_length
+            and "\n\n" not in first.input + first.output
+        )
+
+    def some(pool: Sequence[SeedTask], number: int) -> list[SeedTask]:
+        return rng.sample(pool, min(number, len(pool)))
+
+    short = [s for s in seeds if fits(s)]
+    open_tasks = [s for s in short if not s.is_classification]
+    given = [s for s in open_tasks if s.instances[0].input]
+    alone = [s for s in open_tasks if not s.instances[0].input]
+    labelled = [s for s in short if s.is_classification and s.instances[0].input]
+    mixed = some(given, count // 2) + some(alone, count - count // 2)
+    rng.shuffle(mixed)
+    shown = some(labelled, count)
+    return InstanceDemonstrations(
+        inputs=tuple((s.instruction, s.instances[0].input) for s in some(given, count)),
+        maybe_inputs=tuple((s.instruction, s.instances[0].input) for s in mixed),
+        labels=tuple((s.instruction, tuple(dict.fromkeys(i.output for i in s.instances))) for s in shown),
+        labelled=tuple((s.instruction, s.instances[0].output, s.instances[0].input) for s in shown),
+        answers=tuple((s.instruction, s.instances[0].input, s.instances[0].output) for s in mixed),
+    )
+
+
+def input_request(
+    prompt: Prompt,
+    shown: InstanceDemonstrations,
+    instruction: str,
+    language: str,
+    sampling: Sampling,
+    *,
+    optional: bool,
+) -> Request:
+    """Ask for an input; with `optional` the model may say that none is needed."""
+    demonstrations = shown.maybe_inputs if optional else shown.inputs
+    values = {"demonstrations": demonstrations, "instruction": instruction, "optional": optional}
+    return prompt.request(values, _stopping(prompt, _STOP[language], sampling))
+
+
+def parse_input(text: str) -> str:
+    """The input, "" if the model says that there is none."""
+    stripped = _unfence(text.strip())
+    return "" if _NONE.match(stripped) else stripped
+
+
+def labels_request(
+    prompt: Prompt, shown: InstanceDemonstrations, instruction: str, sampling: Sampling
+) -> Request:
+    """Ask which labels can be the answer to a classification task."""
+    values = {"demonstrations": shown.labels, "instruction": instruction}
+    return prompt.request(values, _stopping(prompt, ("\n",), sampling))
+
+
+def parse_labels(text: str, max_labels: int = 8, max_length: int = 6) -> tuple[str, ...]:
+    """The distinct labels of a comma-separated line; () if it does not read as one (fewer than two short labels)."""
+    line = text.strip().split("\n")[0].rstrip(".。")
+    labels = dict.fromkeys(p.strip(" \t\"'“”‘’.。*`") for p in _LABEL_SPLIT.split(line))
+    short = [label for label in labels if label and length(label) <= max_length]
+    unlike = {label.casefold() for label in short}
+    return (
+        tuple(short[:max_labels]) if len(unlike) >= 2 and len(short) == len([p for p in labels if p]) else ()
+    )
+
+
+def named_labels(labels: Sequence[str], instruction: str) -> tuple[str, ...]:
+    """Those labels that the instruction names, or all of a common closed set (yes/no, positive/negative, ...).
+
+    A small model lists labels for anything; () if fewer than two remain.
+    """
+    lower = {label.casefold() for label in labels}
+    if any(lower <= common for common in _COMMON_LABELS):
+        return tuple(labels)
+    named = tuple(label for label in labels if _names(instruction, label))
+    return named if len(named) >= 2 else ()
+
+
+def _names(instruction: str, label: str) -> bool:
+    """Whether the label stands in the instruction as a word of its own."""
+    edge = r"\b" if label.isascii() else ""
+    return bool(re.search(rf"{edge}{re.escape(label)}{edge}", instruction, re.IGNORECASE))
+
+
+def labelled_input_request(
+    prompt: Prompt,
+    shown: InstanceDemonstrations,
+    instruction: str,
+    label: str,
+    language: str,
+    sampling: Sampling,
+) -> Request:
+    """Ask for an input whose right answer is `label`."""
+    values = {"demonstrations": shown.labelled, "instruction": instruction, "label": label}
+    return prompt.request(values, _stopping(prompt, _STOP[language], sampling))
+
+
+def answer_request(
+    prompt: Prompt,
+    shown: InstanceDemonstrations,
+    instruction: str,
+    input: str,
+    language: str,
+    sampling: Sampling,
+) -> Request:
+    """Ask for the output of an open task."""
+    values = {"instruction": instruction, "input": input, "demonstrations": shown.answers}
+    return prompt.request(values, _stopping(prompt, _ANSWER_STOP[language], sampling))
+
+
+def _stopping(prompt: Prompt, stop: tuple[str, ...], sampling: Sampling) -> Sampling:
+    """A completion is ended by what would begin the next demonstration; a chat model ends its turn by itself."""
+    return sampling if prompt.chat else replace(sampling, stop=stop)
+
+
+def _unfence(text: str) -> str:
+    """The text without quotation marks around the whole of it."""
+    pairs = {'"': '"', "“": "”", "「": "」"}
+    if (
+        len(text) > 2
+        and pairs.get(text[0]) == text[-1]
+        and text.count(text[0]) == (2 if text[0] == '"' else 1)
+    ):
+        return text[1:-1].strip()
+    return text

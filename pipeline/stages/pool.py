@@ -1,0 +1,214 @@
+"""One language's half of a run: its seeds, its growing pool of instructions, its queue of work, its prompts."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.dedup.embedding import EmbeddingIndex
+from pipeline.dedup.rouge import Neighbour, RougeIndex
+from pipeline.engines.base import Sampling
+from pipeline.errors import PipelineError
+from pipeline.records import Drop, SeedTask, read_text
+from pipeline.stages.classify import classify_demonstrations
+from pipeline.stages.instantiate import instance_demonstrations
+from pipeline.stages.prompts import Prompt, Prompts
+from pipeline.stages.propose import Demonstrations, pick_demonstrations
+from pipeline.stages.screen import ScreenLimits, load_words
+from pipeline.stages.text import length
+from pipeline.stages.validate import ValidateLimits
+
+if TYPE_CHECKING:
+    from pipeline.stages.flow import Ask
+
+
+_SHORT_ANSWER = 8  # units: labels, numbers and names say too little to be compared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the state machine needs to know of the options and of the engine."""
+
+    model: str
+    seed: int
+    can_score: bool
+    style: str
+    answer_style: str
+    num_human: int
+    num_machine: int
+    num_proposals: int
+    classification_frac: float
+    prime: bool
+    max_shown: int
+    num_instances: int
+    max_labels: int
+    input_decision: str
+    max_proposals: int
+    min_judge_score: float
+    rouge_threshold: float
+    embedding_threshold: float
+    embedding_model: str
+    min_relevance: float
+    classification_margin: float
+    min_plausibility: float
+    prompt_reuse: int
+    sampling: Mapping[str, Sampling]
+    screen: ScreenLimits = field(default_factory=ScreenLimits)
+    validate: ValidateLimits = field(default_factory=ValidateLimits)
+
+
+class Pool:
+    """State of one language; `target` examples are wanted."""
+
+    def __init__(
+        self, language: str, seeds: Sequence[SeedTask], prompts: Prompts, plan: Plan, target: int
+    ) -> None:
+        self.language, self.seeds, self.plan, self.target = language, seeds, plan, target
+        self.kept = self.proposals = self.proposals_in_flight = self.open_candidates = (
+            self.closed_candidates
+        ) = 0
+        self.queue: deque[Ask] = deque()
+        self.machine: list[tuple[str, str]] = []
+        self.words = load_words(prompts.path(f"{language}/words.yaml"))
+        self.classification_now, self.shown_now = False, Demonstrations((), ())
+        self._primers = load_primers(prompts.path(f"{language}/primers.yaml"))
+        self._prompts = prompts
+        self._digests: dict[str, str] = {}
+        rng = random.Random(f"{plan.seed}/{language}/demonstrations")
+        self.classify_shown = classify_demonstrations(rng, seeds, plan.max_shown)
+        self.shown = instance_demonstrations(rng, seeds, plan.max_shown)
+        self._short = {c: self._shortest(c) for c in (False, True)}
+        shown = {"demonstrations": (), "opener": "", "count": 1, "instruction": "", "input": ""}
+        self.prompt_texts = (
+            *(self.prompt(stage).render(**shown) for stage in ("propose", "propose_classification")),
+            self.prompt("answer").request(shown).system,
+        )
+        self.rouge = RougeIndex(plan.rouge_threshold)
+        self.embedding = EmbeddingIndex(plan.embedding_threshold, plan.embedding_model)
+        self._index_seeds()
+
+    @property
+    def _embeds(self) -> bool:
+        """Whether paraphrases are looked for: the threshold is below 1 and the model reads the language."""
+        return self.plan.embedding_threshold < 1 and self.embedding.covers(self.language)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough examples are kept."""
+        return self.kept >= self.target
+
+    @property
+    def progress(self) -> float:
+        """Kept over wanted."""
+        return self.kept / self.target
+
+    @property
+    def wants_proposals(self) -> bool:
+        """Whether what is under way will probably not do, and the limit on proposals is not reached.
+
+        The share of candidates that end in a kept example is estimated from those that are closed.
+        """
+        share = (self.kept + 3) / (self.closed_candidates + 10)
+        coming = self.open_candidates + self.proposals_in_flight * self.plan.num_proposals
+        return self.proposals < self.plan.max_proposals and self.kept + coming * share < self.target
+
+    def prompt(self, stage: str) -> Prompt:
+        """The prompt of a stage, in the style chosen for it."""
+        style = self.plan.answer_style if stage == "answer" else self.plan.style
+        found = self._prompts.get(self.language, stage, style)
+        self._digests[found.name] = found.digest
+        return found
+
+    def prompt_digest(self, name: str) -> str:
+        """The digest of a prompt file that was used."""
+        return self._digests[name]
+
+    def openers(self, classification: bool) -> Sequence[str]:
+        """First words to prime a proposal with."""
+        return self._primers["classification" if classification else "open"]
+
+    def draw_demonstrations(self, rng: random.Random) -> None:
+        """Choose what the next proposals show: seeds and machine-written instructions, all of one kind or of any."""
+        self.classification_now = rng.random() < self.plan.classification_frac
+        machine = [] if self.classification_now else self.machine
+        self.shown_now = pick_demonstrations(
+            rng, self._short[self.classification_now], machine, self.plan.num_human, self.plan.num_machine
+        )
+
+    def off_topic(self, instruction: str, input: str, output: str) -> Drop | None:
+        """Drop an answer of some length whose meaning is far from the request's (reason off_topic).
+
+        The measure is the cosine of sentence embeddings; a haiku scores low too, hence a low threshold.
+        """
+        least = self.plan.min_relevance
+        if not (least and self.embedding.covers(self.language)) or length(output) < _SHORT_ANSWER:
+            return None
+        asked, said = self.embedding.encode([f"{instruction} {input}".strip(), output])
+        score = float(asked @ said)
+        return (
+            Drop("off_topic", f"cosine {score:.3f} < {least:g} between request and answer")
+            if score < least
+            else None
+        )
+
+    def compare(self, key: str, text: str) -> tuple[Drop | None, dict[str, Any]]:
+        """Admit an instruction unless it is too like one admitted before; the nearest neighbours as evidence."""
+        by_words = self.rouge.nearest(text)
+        if by_words and by_words.score > self.rouge.threshold:
+            return Drop("near_duplicate", _evidence("ROUGE-L", by_words, self.rouge.threshold)), {}
+        nearest: dict[str, Any] = {"rouge": _short(by_words)}
+        if self._embeds:
+            vector = self.embedding.encode([text])[0]
+            by_meaning = self.embedding.nearest(vector)
+            if by_meaning and by_meaning.score > self.embedding.threshold:
+                return Drop("same_meaning", _evidence("cosine", by_meaning, self.embedding.threshold)), {}
+            nearest["embedding"] = _short(by_meaning)
+            self.embedding.insert(key, text, vector)
+        self.rouge.insert(key, text)
+        return None, nearest
+
+    def _shortest(self, classification: bool) -> Sequence[SeedTask]:
+        fitting = [s for s in self.seeds if length(s.instruction) <= self.plan.max_shown]
+        kind = [s for s in fitting if s.is_classification == classification]
+        needed = self.plan.num_human + self.plan.num_machine
+        pool = next((p for p in (kind, fitting, self.seeds) if len(p) >= needed), self.seeds)
+        if not pool:
+            raise PipelineError(
+                "--seeds", f"no seed in language '{self.language}'", "Add some, or leave the language out."
+            )
+        return pool
+
+    def _index_seeds(self) -> None:
+        texts = [s.instruction for s in self.seeds]
+        for seed in self.seeds:
+            self.rouge.insert(seed.id, seed.instruction)
+        if self._embeds:
+            for seed, vector in zip(self.seeds, self.embedding.encode(texts), strict=True):
+                self.embedding.insert(seed.id, seed.instruction, vector)
+
+
+def load_primers(path: Path) -> dict[str, list[str]]:
+    """The first words for proposals, for "open" and for "classification" tasks. Raises PipelineError."""
+    import yaml
+
+    found = yaml.safe_load(read_text(path))
+    wanted = {"open", "classification"}
+    if (
+        not isinstance(found, dict)
+        or set(found) != wanted
+        or not all(isinstance(v, list) and v for v in found.values())
+    ):
+        raise PipelineError(path, "expected two lists, 'open' and 'classification'", "Mend the file.")
+    return {kind: [str(word) for word in words] for kind, words in found.items()}
+
+
+def _evidence(measure: str, found: Neighbour, threshold: float) -> str:
+    return f"{measure} {found.score:.3f} > {threshold:g} against {found.key}: {found.text[:80]}"
+
+
+def _short(found: Neighbour | None) -> dict[str, Any] | None:
+    return {"id": found.key, "score": round(found.score, 4)} if found else None

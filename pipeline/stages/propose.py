@@ -1,0 +1,96 @@
+"""Stage 1, propose: show some instructions, have the model continue the list (Wang et al. 2022, section 2.1)."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.engines.base import Request, Sampling
+from pipeline.records import Drop, SeedTask
+from pipeline.stages.prompts import Prompt
+from pipeline.stages.text import collapse
+
+# "9." "10)" "11、" "- " at the start of a line; "dog. 10. Explain" where lines were merged
+_LINE_MARK = re.compile(
+    r"^[ \t]*(?:(?:Task|任务)?[ \t]*\d{1,3}[ \t]*[.)、．:：](?!\d)|[-*•·](?=[ \t]))[ \t]*", re.MULTILINE
+)
+_MERGED = re.compile(r"(?<=[.!?。！？”\"])[ \t]*(\d{1,3})[.、．][ \t]*(?=[A-Z\u4e00-\u9fff\"“])")
+_LEFTOVER = re.compile(r"^(?:\d{1,3}[ \t]*[.)、．]|[-*•·])[ \t]+")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """The instructions shown in one prompt, shuffled, and the ids of the tasks they come from."""
+
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+def pick_demonstrations(
+    rng: random.Random,
+    human: Sequence[SeedTask],
+    machine: Sequence[tuple[str, str]],
+    num_human: int,
+    num_machine: int,
+) -> Demonstrations:
+    """Draw `num_human` seeds and `num_machine` machine-written (id, instruction); seeds stand in while the pool is small."""
+    made = rng.sample(machine, min(num_machine, len(machine)))
+    wanted = num_human + num_machine - len(made)
+    shown = [(s.id, s.instruction) for s in rng.sample(human, min(wanted, len(human)))] + made
+    rng.shuffle(shown)
+    return Demonstrations(tuple(t for _, t in shown), tuple(i for i, _ in shown))
+
+
+def propose_request(
+    prompt: Prompt, shown: Demonstrations, opener: str, count: int, sampling: Sampling
+) -> Request:
+    """Ask for `count` new instructions; a completion stops at the number after the last one."""
+    stop = () if prompt.chat else (f"\n{len(shown.texts) + count + 1}.", "\n\n")
+    values = {"demonstrations": shown.texts, "opener": opener, "count": count}
+    return prompt.request(values, replace(sampling, stop=stop))
+
+
+def parse_proposals(
+    text: str, opener: str, *, chat: bool, finish_reason: str, shown: Sequence[str]
+) -> list[tuple[str, Drop | None]]:
+    """The proposed instructions in order, each with the reason if it can be told here that it is no proposal.
+
+    Copes with other numbering than asked for, lines merged into one, a first item that carries on the prompt's
+    opener, and an introduction before the first number. Reasons: cut_off (the answer ended at the length limit
+    inside this item), prompt_echo (it was shown in the prompt), repeated_item.
+    """
+    lined = _MERGED.sub(lambda m: f"\n{m[1]}. ", text)
+    marks = list(_LINE_MARK.finditer(lined))
+    bounds = [0, *(m.start() for m in marks), len(lined)]
+    pieces = [lined[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    if chat and marks:
+        pieces = pieces[1:]  # "Here are five tasks:"
+    elif not chat:
+        pieces[0] = f"{opener}{pieces[0]}" if opener else pieces[0]
+    items = [t for t in (_clean(p) for p in pieces) if t]
+    echoes, seen = {collapse(s).casefold() for s in shown}, set[str]()
+    out: list[tuple[str, Drop | None]] = []
+    for number, item in enumerate(items):
+        key, drop = item.casefold(), None
+        if finish_reason == "length" and number == len(items) - 1:
+            drop = Drop("cut_off", f"the answer reached its length limit inside '{item[-40:]}'")
+        elif key in echoes:
+            drop = Drop("prompt_echo", item[:80])
+        elif key in seen:
+            drop = Drop("repeated_item", item[:80])
+        seen.add(key)
+        out.append((item, drop))
+    return out
+
+
+def _clean(piece: str) -> str:
+    """One item without its number (or two: "9. 9. ..."), bold marks and quotes around the whole."""
+    text = collapse(_LINE_MARK.sub("", piece, count=1))
+    text = _LEFTOVER.sub("", text)
+    text = text.replace("**", "").strip()
+    pairs = {'"': '"', "“": "”", "「": "」"}
+    if len(text) > 2 and pairs.get(text[0]) == text[-1] and text[-1] not in text[1:-1]:
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,138 @@
+"""Degenerate loops in generated text, each measured on units (English words, Chinese characters).
+
+Measures after Gopher's repetition filters (arXiv 2112.11446, table A1), with limits set so that hand-written
+answers, poems, lists and tables pass.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+from pipeline.records import Drop
+from pipeline.stages.code_checks import looks_like_code
+from pipeline.stages.text import CJK, units
+from pipeline.stages.words import quote
+
+IN_A_ROW = 6  # the same unit
+LETTERS_IN_A_ROW = 10  # "aaaaaaaaaa"
+PHRASE_IN_A_ROW = 4  # the same two to eight units
+SAME_SENTENCE, LONG_SENTENCE = 3, 8  # times; from so many words on, twice is too often for a full sentence
+NGRAM, NGRAM_FROM, NGRAM_SHARE = 6, 40, 0.3  # words (or 12 characters); share of the text said before
+SHORT_FROM, SHORT_SHARE = 14, 0.4  # the same for texts below NGRAM_FROM
+DIVERSITY_FROM, DIVERSITY = 80, 3.0  # distinct units / sqrt(units): prose has 6 to 12, a loop under 3
+SAME_ITEMS, NEAR = 0.5, 0.8  # share of a list; shared units that make two items nearly equal
+
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_SENTENCE = re.compile(r"(?P<body>[^.!?。！？；;\n]+)(?P<end>[.!?。！？]*)")
+_ITEM = re.compile(r"(?:(?<=\s)|^)(?:\d{1,3}[.)、：:]|[-*•])\s*(?=\D)|[①-⑳]")
+_LETTERS = re.compile(rf"([^\W\d_])\1{{{LETTERS_IN_A_ROW - 1},}}")
+
+
+def repetition(text: str) -> Drop | None:
+    """Find loops of letters, units, phrases, sentences and list items, long echoes and a poor vocabulary."""
+    if letters := _LETTERS.search(text):
+        return _drop(letters.group(), len(letters.group()), "times the letter")
+    chain = _hyphen_chain(text)
+    if chain:
+        return _drop(chain, 3, "times in a chain")
+    found = units(text)
+    looping = _looping(found)
+    if looping or looks_like_code(text):  # code repeats its lines with good reason
+        return looping
+    text = _FENCED.sub("\n", text)
+    return _repeated_sentence(text) or _equal_items(text) or _covered_by_ngrams(found) or _poor(found)
+
+
+def _drop(evidence: str, count: float, what: str) -> Drop:
+    amount = f"{count:.0%}" if isinstance(count, float) else str(count)
+    return Drop("repetition", f"{amount} {what}: {quote(evidence)}"[:80])
+
+
+def _hyphen_chain(text: str) -> str | None:
+    """Find a word such as animal-superior-superior-superior: four parts or more, three in a row alike."""
+    for word in re.findall(r"[^\W\d_]{3,}(?:[-–][^\W\d_]{3,}){3,}", text):
+        parts = re.split("[-–]", word.lower())
+        if any(len(set(parts[i : i + 3])) == 1 for i in range(len(parts) - 2)):
+            return str(word)
+    return None
+
+
+def _looping(found: list[str]) -> Drop | None:
+    """Find one to eight units repeated back to back; numbers may repeat (tables, matrices)."""
+    for period in range(1, 9):
+        wanted = period * ((IN_A_ROW if period == 1 else PHRASE_IN_A_ROW) - 1)
+        run = 0
+        for i in range(period, len(found)):
+            run = run + 1 if found[i] == found[i - period] else 0
+            if run >= wanted and any(unit.isalpha() for unit in found[i - period + 1 : i + 1]):
+                phrase = ("" if CJK.match(found[i]) else " ").join(found[i - period + 1 : i + 1])
+                return _drop(phrase, wanted // period + 1, "times in a row")
+    return None
+
+
+def _repeated_sentence(text: str) -> Drop | None:
+    parts = [
+        (" ".join(found), len(found), _weight(found), m["end"] != "")
+        for m in _SENTENCE.finditer(text)
+        if (found := units(m["body"]))
+    ]
+    times = Counter(sentence for sentence, *_ in parts)
+    for i, (sentence, size, weight, ended) in enumerate(parts):
+        if size < 2 or sentence.replace(" ", "").isdigit():
+            continue
+        # a line without a full stop may be a label, a table's cell, a chorus
+        enough = size >= (3 if ended else 6) and times[sentence] >= SAME_SENTENCE
+        long = ended and weight >= LONG_SENTENCE and times[sentence] > 1
+        if enough or long or [p[0] for p in parts[i : i + SAME_SENTENCE]] == [sentence] * SAME_SENTENCE:
+            return _drop(sentence, times[sentence], "times the sentence")
+    return None
+
+
+def _weight(found: list[str]) -> float:
+    """Length in words, two Chinese characters counting as one."""
+    return sum(0.5 if CJK.match(unit) else 1 for unit in found)
+
+
+def _equal_items(text: str) -> Drop | None:
+    items = [u for part in _ITEM.split(text)[1:] if (u := units(part.split("\n")[0]))]
+    if len(items) < 3:
+        return None
+    for item in items[:5]:
+        near = sum(_near(item, other) for other in items)
+        if near >= 3 and near / len(items) > SAME_ITEMS:
+            return _drop(" ".join(item), near, f"of {len(items)} list items alike")
+    return None
+
+
+def _near(a: list[str], b: list[str]) -> bool:
+    if min(len(a), len(b)) < 6:  # "Monday: 30 minutes of walking" may share most of few words with Tuesday's
+        return a == b
+    return len(set(a) & set(b)) / len(set(a) | set(b)) > NEAR
+
+
+def _covered_by_ngrams(found: list[str]) -> Drop | None:
+    if len(found) < SHORT_FROM:
+        return None
+    limit = NGRAM_SHARE if len(found) >= NGRAM_FROM else SHORT_SHARE
+    size = NGRAM * 2 if _weight(found) < len(found) * 0.75 else NGRAM  # Chinese
+    seen: set[tuple[str, ...]] = set()
+    again: set[int] = set()
+    last = ""
+    for i in range(len(found) - size + 1):
+        gram = tuple(found[i : i + size])
+        if gram in seen:
+            again.update(range(i, i + size))
+            last = ("" if CJK.match(gram[0]) else " ").join(gram)
+        seen.add(gram)
+    share = len(again) / len(found)
+    return _drop(last, share, f"said before in runs of {size}") if share > limit else None
+
+
+def _poor(found: list[str]) -> Drop | None:
+    diversity = len(set(found)) / math.sqrt(len(found)) if len(found) >= DIVERSITY_FROM else math.inf
+    if diversity >= DIVERSITY:
+        return None
+    most = " ".join(unit for unit, _ in Counter(found).most_common(5))
+    return _drop(most, len(set(found)), f"distinct of {len(found)} units, mostly")

@@ -1,0 +1,165 @@
+"""From options to the parts of a run: languages, seeds, plan, engine, pools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import as_dict
+from pipeline.engines.base import Sampling
+from pipeline.errors import PipelineError
+from pipeline.records import LANGUAGES, SeedTask
+from pipeline.rundir import file_digest
+from pipeline.stages.pool import Plan, Pool
+from pipeline.stages.prompts import Prompts
+from pipeline.stages.screen import ScreenLimits
+from pipeline.stages.seeds import load_seeds, seed_files
+from pipeline.stages.validate import ValidateLimits
+
+if TYPE_CHECKING:
+    from pipeline.engines.embedded import EmbeddedEngine
+    from pipeline.engines.judged import JudgedEngine
+    from pipeline.selfinstruct import Options
+
+# Options that say where and how a run is kept, not what comes out of it.
+_NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
+
+
+def targets(options: Options) -> dict[str, int]:
+    """The number of examples wanted per language, from `--languages en zh:20`."""
+    wanted: dict[str, int] = {}
+    for word in options.languages:
+        language, _, number = word.partition(":")
+        if language not in LANGUAGES or (number and not (number.isdigit() and int(number) > 0)):
+            raise PipelineError(
+                "--languages",
+                f"got '{word}', expected one of {', '.join(LANGUAGES)} or LANG:NUMBER",
+                "Correct the language.",
+            )
+        wanted[language] = int(number or options.num_examples)
+    return wanted
+
+
+def seeds_by_language(options: Options) -> dict[str, list[SeedTask]]:
+    """The seeds of each wanted language. Raises PipelineError where there are too few to show."""
+    seeds = load_seeds(options.seeds)
+    found = {language: [s for s in seeds if s.language == language] for language in targets(options)}
+    for language, mine in found.items():
+        if len(mine) < 2:
+            raise PipelineError(
+                "--seeds",
+                f"{len(mine)} seeds in language '{language}', expected at least 2",
+                "Write more seeds, or leave the language out of --languages.",
+            )
+    return found
+
+
+def config(options: Options) -> dict[str, Any]:
+    """The options that decide the result."""
+    return {k: v for k, v in as_dict(options).items() if k not in _NOT_CONFIG}
+
+
+def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
+    """The digests of every file that is read: seeds, prompts, word lists."""
+    files = list(seed_files(options.seeds))
+    for folder in prompts.folders:
+        for language in targets(options):
+            files += sorted((folder / language).glob("*"))
+    return {str(_shown(f)): file_digest(f) for f in files}
+
+
+def _shown(path: Path) -> Path:
+    """The path relative to the working directory where it lies inside it: the same on every machine."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def open_engine(options: Options) -> EmbeddedEngine | JudgedEngine:
+    """Load the writer, and the judge where another model is to judge."""
+    from pipeline.engines.embedded import EmbeddedEngine
+    from pipeline.engines.judged import JudgedEngine
+
+    writer = EmbeddedEngine(options.model, options.batch_size, options.slots)
+    if options.min_judge_score and options.judge_model:
+        return JudgedEngine(writer, EmbeddedEngine(options.judge_model, options.batch_size, options.slots))
+    return writer
+
+
+def plan(options: Options, *, model: str, can_score: bool, has_chat: bool) -> Plan:
+    """The state machine's settings; "auto" is decided here."""
+    style = "completion" if options.style == "auto" else options.style
+    answer = (
+        ("chat" if has_chat else "completion") if options.answer_style == "auto" else options.answer_style
+    )
+    decision = (
+        ("rule" if style == "completion" else "model")
+        if options.input_decision == "auto"
+        else options.input_decision
+    )
+    one_line = Sampling(
+        options.input_temperature, options.input_top_p, max_tokens=min(48, options.input_max_tokens)
+    )
+    sampling = {
+        "propose": Sampling(
+            options.propose_temperature, options.propose_top_p, max_tokens=options.propose_max_tokens
+        ),
+        "input": Sampling(
+            options.input_temperature, options.input_top_p, max_tokens=options.input_max_tokens
+        ),
+        "labels": one_line,
+        "answer": Sampling(
+            options.answer_temperature,
+            options.answer_top_p,
+            options.answer_frequency_penalty,
+            options.answer_max_tokens,
+        ),
+    }
+    same = (
+        "seed",
+        "num_human",
+        "num_machine",
+        "num_proposals",
+        "classification_frac",
+        "max_shown",
+        "num_instances",
+        "max_labels",
+        "min_judge_score",
+        "rouge_threshold",
+        "embedding_threshold",
+        "embedding_model",
+        "min_relevance",
+        "classification_margin",
+        "min_plausibility",
+        "prompt_reuse",
+    )
+    return Plan(
+        model=model,
+        can_score=can_score,
+        style=style,
+        answer_style=answer,
+        input_decision=decision,
+        sampling=sampling,
+        prime=options.prime and style == "completion",
+        max_proposals=options.max_proposals or 12 * max(targets(options).values()) + 20,
+        screen=ScreenLimits(options.min_words, options.max_words),
+        validate=ValidateLimits(min_output=options.min_output, max_output=options.max_output),
+        **{name: getattr(options, name) for name in same},
+    )
+
+
+def pools(
+    seeds: dict[str, list[SeedTask]], prompts: Prompts, settings: Plan, wanted: dict[str, int]
+) -> list[Pool]:
+    """One pool per language."""
+    return [Pool(language, mine, prompts, settings, wanted[language]) for language, mine in seeds.items()]
+
+
+def seed_facts(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """What the dataset card says of each seed file."""
+    return [
+        {"path": str(_shown(f)), "sha256": file_digest(f), "count": len(load_seeds([str(f)]))}
+        for f in seed_files(paths)
+    ]

@@ -1,0 +1,99 @@
+"""Counts and samples of a run for people: the funnel, the table of drops, some examples."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from pipeline.records import read_rows
+
+if TYPE_CHECKING:
+    from pipeline.engines.scheduler import Tally
+    from pipeline.stages.flow import SelfInstruct
+
+_CANDIDATE_STAGES = ("parse", "screen", "dedup", "classify", "labels")
+_INSTANCE_STAGES = ("instantiate", "input", "labelled_input", "answer", "validate", "judge", "export")
+
+
+def drop_table(job: SelfInstruct) -> dict[str, dict[str, Any]]:
+    """Per stage: how many came in, went on, and were dropped for which reason.
+
+    Candidates go through parse, screen, dedup, classify and labels, instances through the rest; a candidate none of
+    whose instances was kept is counted where its instances were dropped.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for ledger, stages in ((job.candidates, _CANDIDATE_STAGES), (job.instances, _INSTANCE_STAGES)):
+        seen = ledger.opened
+        for stage in stages:
+            dropped = {r: n for (s, r), n in ledger.dropped.most_common() if s == stage}
+            if dropped or stage in ("screen", "dedup", "validate"):
+                kept = seen - sum(dropped.values())
+                table[stage] = {"seen": seen, "kept": kept, "dropped": dropped}
+                seen = kept
+    return table
+
+
+def funnel(job: SelfInstruct) -> dict[str, int]:
+    """The main counts: proposed, screened, unique, instances, kept."""
+    dropped = {
+        stage: sum(n for (s, _), n in job.candidates.dropped.items() if s == stage)
+        for stage in _CANDIDATE_STAGES
+    }
+    proposed = job.candidates.opened
+    screened = proposed - dropped["parse"] - dropped["screen"]
+    return {
+        "proposed": proposed,
+        "screened": screened,
+        "unique": screened - dropped["dedup"],
+        "instances": job.instances.opened,
+        "kept": job.instances.kept,
+    }
+
+
+def stage_counts(job: SelfInstruct) -> str:
+    """The funnel on one line."""
+    counts = funnel(job)
+    return " > ".join(f"{counts[name]} {name}" for name in counts)
+
+
+def end_table(job: SelfInstruct, tally: Tally, seconds: float) -> Table:
+    """What the user sees at the end of a run."""
+    table = Table(title="What became of the proposals", title_justify="left")
+    for name, justify in (
+        ("stage", "left"),
+        ("came in", "right"),
+        ("went on", "right"),
+        ("dropped, by reason", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for stage, row in drop_table(job).items():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items())
+        table.add_row(stage, str(row["seen"]), str(row["kept"]), reasons or "-")
+    table.add_section()
+    counts = funnel(job)
+    share = counts["kept"] / counts["proposed"] if counts["proposed"] else 0
+    table.add_row(
+        "all",
+        f"{counts['proposed']}",
+        f"{counts['kept']}",
+        f"{share:.0%} of the proposals became examples; {tally.requests} requests, {tally.prompt_tokens} prompt + "
+        f"{tally.completion_tokens} completion tokens, {seconds:.0f} s",
+    )
+    return table
+
+
+def sample_lines(kept: Path, count: int) -> list[str]:
+    """`count` kept examples, the same ones for the same file."""
+    rows = [row for _, row in read_rows(kept)] if kept.stat().st_size else []
+    lines = []
+    for row in random.Random(0).sample(rows, min(count, len(rows))):
+        parts = [
+            f"  instruction: {row['instruction']}",
+            f"  input: {row['input']}" if row["input"] else "",
+            f"  output: {row['output']}",
+        ]
+        lines.append("\n".join([f"example {row['id']}", *(p for p in parts if p)]))
+    return lines

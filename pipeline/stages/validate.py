@@ -1,0 +1,326 @@
+"""Validation of instances: plain tests of (instruction, input, output) in a fixed order, each for one reason.
+
+After Self-Instruct's heuristics (too short or long, input repeated as output, one input with several outputs;
+arXiv 2212.10560, section 2.2), extended by what needs no judge: language, JSON, Python, given text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.records import Drop, Instance
+from pipeline.stages.code_checks import (
+    ABOUT_CODE,
+    CODE_SHARE,
+    FENCED,
+    invalid_json,
+    invalid_python,
+    is_json,
+    looks_like_code,
+    num_fences,
+)
+from pipeline.stages.language import is_language, names_language, requested_language
+from pipeline.stages.repetition import repetition
+from pipeline.stages.screen import (
+    ABOUT_AI,
+    QUOTED,
+    ROLE,
+    prompt_leak,
+    refusal,
+    special_token,
+    too_long,
+    too_short,
+)
+from pipeline.stages.text import length, units
+from pipeline.stages.words import Words, find_phrase, normalise, quote, same
+
+REASONS = (
+    "truncated",
+    "empty_output",
+    "special_token",
+    "refusal",
+    "prompt_leak",
+    "missing_input",
+    "input_equals_output",
+    "input_repeats_instruction",
+    "output_repeats_instruction",
+    "ends_in_colon",
+    "repetition",
+    "too_short",
+    "too_long",
+    "wrong_output_language",
+    "invalid_json",
+    "invalid_python",
+    "debris",
+    "conflicting_output",
+    "duplicate_instance",
+)
+REFUSED_WITHIN = 120  # characters: an answer refuses at its start, a letter may say "I cannot" later
+COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
+COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
+_FEW = 4  # units that say nothing about a language
+
+_NOTHING = frozenset(
+    (
+        "none",
+        "n/a",
+        "na",
+        "nil",
+        "null",
+        "nothing",
+        "no output",
+        "no answer",
+        "无",
+        "暂无",
+        "没有",
+        "空",
+        "无输出",
+    )
+)
+_FILLERS = frozenset(
+    (
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "was",
+        "of",
+        "to",
+        "and",
+        "in",
+        "sure",
+        "here",
+        "task",
+        "ok",
+        "okay",
+        "yes",
+        "的",
+        "是",
+        "了",
+        "好",
+        "请",
+        "在",
+        "和",
+    )
+)
+_TURNED_DOWN = re.compile(
+    r"declin|refus|turn\w* down|apolog|sorry|excuse|absen|reject|respon|repl[yi]|e-?mail|letter|dialog"
+    r"|convers"
+    r"|婉拒|拒绝|道歉|回复|回应|借口|请假|对话|邮件|信",
+    re.IGNORECASE,
+)
+_TALK = re.compile(
+    r"dialog|convers|chat|script|scene|interview|role|对话|聊天|剧本|采访|台词|问答", re.IGNORECASE
+)
+_NO_POINTER = re.compile(
+    r"\bthe following (?:day|week|month|year|morning|evening|night|season)s?\b|\b(?:an?|any|each|every"
+    r"|some) given\b"
+    r"|\bbelow (?:\d|[$€£]|zero|freezing|average|sea level|ground|market|the surface|the poverty)"
+    r"|[\d一二三四五六七八九十百千万字岁度元分米]以下|[桌床树水山楼桥脚底]下面"
+    r"|[论作课中英语天人]文中",
+    re.IGNORECASE,
+)
+# In "Write a function that counts the vowels of a given string" the string is a parameter.
+_PARAMETER = re.compile(
+    r"(?:write|create|implement|develop|design|build)\b[^.]*?\b(?:function|program|script|algorithm|query|class|system)"
+    r"|[写编造建现计发][^，。]*?(?:函数|程序|脚本|算法|系统)",
+    re.IGNORECASE,
+)
+_GIVEN = re.compile(r"\bgiven\b|给定|所给", re.IGNORECASE)
+_GIVEN_BEHIND = re.compile(r"[:：\n]|\s[-–—]+\s")
+_CHOICES = re.compile(rf"(?:{QUOTED.pattern})(?:(?:\s|,|、|or|and|/|或|还是|和)*(?:{QUOTED.pattern}))+")
+_OUTPUT_LABEL = re.compile(
+    r"^\W{0,4}(?P<label>Input|Output|Task|Instruction|Response|输入|输出|任务"
+    r"|指令)\W{0,3}[:：]",
+    re.MULTILINE,
+)
+_NTH = r"(?:Example|Task|Instance|示例|例子|例|任务)\s*"
+_CONTINUED = re.compile(rf"^\W{{0,4}}{_NTH}[2-9二三四五六七八九]\s*(?:[:：.、]|$)", re.MULTILINE)
+_FIRST = re.compile(rf"{_NTH}[1一]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ValidateLimits:
+    """Lengths in units of `text.length`: English words, Chinese characters."""
+
+    min_output: int = 1
+    max_output: int = 400
+    max_input: int = 300
+
+
+LIMITS = ValidateLimits()
+
+
+def validate(
+    instruction: str,
+    input: str,
+    output: str,
+    *,
+    finish_reason: str,
+    language: str,
+    is_classification: bool,
+    words: Words,
+    limits: ValidateLimits = LIMITS,
+    prompt_texts: Sequence[str] = (),
+) -> Drop | None:
+    """Run every test in the order of REASONS; the first that fires is the reason."""
+    return (
+        truncated(finish_reason)
+        or empty_output(output, instruction, is_classification)
+        or special_token(input)
+        or special_token(output)
+        or refused(output, instruction, words)
+        or prompt_leak(input, words, prompt_texts, language)
+        or prompt_leak(output, words, prompt_texts, language)
+        or missing_input(instruction, input, words)
+        or input_equals_output(input, output)
+        or input_repeats_instruction(instruction, input)
+        or output_repeats_instruction(instruction, output, is_classification)
+        or ends_in_colon(output)
+        or repetition(output)
+        or repetition(input)
+        or (too_short(output, limits.min_output) if units(output) else None)
+        or too_long(output, limits.max_output)
+        or too_long(input, limits.max_input)
+        or wrong_output_language(instruction, output, language, is_classification)
+        or invalid_json(instruction, output)
+        or invalid_python(instruction, output)
+        or debris(instruction, input, output)
+    )
+
+
+def conflict(instances: Sequence[Instance], input: str, output: str) -> Drop | None:
+    """Drop what the earlier `instances` of the same task hold already, or answer otherwise."""
+    for number, earlier in enumerate(instances, 1):
+        if same(earlier.input) == same(input):
+            reason = "duplicate_instance" if same(earlier.output) == same(output) else "conflicting_output"
+            return Drop(reason, quote(f"instance {number}: {earlier.output}"))
+    return None
+
+
+def truncated(finish_reason: str) -> Drop | None:
+    """Drop an output that ran into the token limit."""
+    return Drop("truncated", "finish_reason length") if finish_reason == "length" else None
+
+
+def empty_output(output: str, instruction: str = "", is_classification: bool = False) -> Drop | None:
+    """Drop nothing, only punctuation, or a word for nothing that is no label and not in the instruction."""
+    plain = same(output)
+    filled = any(c.isalnum() or unicodedata.category(c) == "So" for c in output)  # So: emoji
+    if filled and (plain not in _NOTHING or is_classification or plain in normalise(instruction)):
+        return None
+    return Drop("empty_output", quote(output) or "no text")
+
+
+def refused(output: str, instruction: str, words: Words) -> Drop | None:
+    """Drop a refusal; where a reply, a letter or an apology is asked for, only talk of being an AI counts."""
+    if _TALK.search(instruction) and ABOUT_AI.search(instruction):
+        return None  # a conversation with a chatbot was asked for
+    return refusal(output, words, within=0 if _TURNED_DOWN.search(instruction) else REFUSED_WITHIN)
+
+
+def refers_to_input(instruction: str, words: Words) -> bool:
+    """Say whether the instruction points at a text that it does not itself hold."""
+    bare = _NO_POINTER.sub(" ", instruction)
+    bare = _GIVEN.sub(" ", bare) if _PARAMETER.search(bare) else bare
+    found = find_phrase(bare, words.input_references)
+    return found is not None and not _holds_text(bare, found[1] + len(found[0]))
+
+
+def missing_input(instruction: str, input: str, words: Words) -> Drop | None:
+    """Drop an empty input where the instruction needs one."""
+    missing = not input.strip() and refers_to_input(instruction, words)
+    return Drop("missing_input", quote(instruction)) if missing else None
+
+
+def input_equals_output(input: str, output: str) -> Drop | None:
+    """Drop an input that came back unchanged."""
+    # line by line: to divide a text into paragraphs is work
+    lines = [[same(line) for line in text.strip().split("\n")] for text in (input, output)]
+    unchanged = same(input) and lines[0] == lines[1]
+    return Drop("input_equals_output", quote(output)) if unchanged else None
+
+
+def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
+    """Drop an input that is the instruction, or begins with it."""
+    asked, given = units(instruction), units(input)
+    repeated = len(asked) >= 3 and given[: len(asked)] == asked
+    return Drop("input_repeats_instruction", quote(input)) if repeated else None
+
+
+def output_repeats_instruction(instruction: str, output: str, is_classification: bool = False) -> Drop | None:
+    """Drop an output that is or begins with the instruction, or, when short, is mostly one run of it."""
+    asked, said = units(instruction), units(output)
+    if len(asked) >= 3 and said[: len(asked)] == asked:
+        return Drop("output_repeats_instruction", quote(output))
+    if is_classification or not COPIED_UNITS[0] <= len(said) <= COPIED_UNITS[1]:
+        return None
+    # quoted and listed text may be the answer
+    own = units(re.split("[:：\n]", QUOTED.sub(" ", instruction))[0])
+    run = difflib.SequenceMatcher(None, own, said, autojunk=False).find_longest_match()
+    # "The result of 4 raised to the power of 3 is 64." restates the question and answers it
+    copied = run.size >= COPIED_SHARE * len(said) and not set(said) - set(asked) - _FILLERS
+    evidence = quote(f"{run.size} of {len(said)} units: {output}")
+    return Drop("output_repeats_instruction", evidence) if copied else None
+
+
+def ends_in_colon(output: str) -> Drop | None:
+    """Drop an output that announces something and stops."""
+    announces = output.rstrip("* \n").endswith((":", "："))
+    return Drop("ends_in_colon", quote(output[-60:])) if announces else None
+
+
+def wrong_output_language(
+    instruction: str,
+    output: str,
+    language: str,
+    is_classification: bool = False,
+) -> Drop | None:
+    """Drop an output in another language than the one asked for or, without that, than the task's own."""
+    wanted = requested_language(instruction)
+    if is_classification or (wanted is None and names_language(instruction)):
+        return None
+    share = CODE_SHARE / 2 if ABOUT_CODE.search(instruction) else CODE_SHARE
+    if is_json(output) or looks_like_code(output, share):
+        return None
+    prose = FENCED.sub(" ", output)
+    if len(units(prose)) < _FEW or (wanted is None and "```" in output):
+        return None
+    quoted = " ".join(QUOTED.findall(prose))
+    texts = [prose, QUOTED.sub(" ", prose), *([quoted] if len(units(quoted)) >= _FEW else [])]
+    if any(is_language(text, wanted or language) for text in texts):
+        return None
+    return Drop("wrong_output_language", quote(f"not {wanted or language}: {output}"))
+
+
+def debris(instruction: str, input: str, output: str) -> Drop | None:
+    """Find what a model writes when it goes on with the prompt: an open fence, roles, labels, "Example 2"."""
+    fences = num_fences(output)
+    if fences % 2:
+        return Drop("debris", f"{fences} code fences")
+    asked = instruction + "\n" + input
+    found = None if _TALK.search(asked) or ROLE.search(input) else ROLE.search(output)
+    if not found and not ABOUT_CODE.search(asked) and not fences:
+        labels = (m for m in _OUTPUT_LABEL.finditer(output) if m["label"].lower() not in asked.lower())
+        found = next(labels, None)
+    if not found and not _FIRST.search(output):
+        found = _CONTINUED.search(output)
+    return Drop("debris", quote(output, found.start())) if found else None
+
+
+def _holds_text(instruction: str, after: int) -> bool:
+    """Say whether a text stands in the instruction (quoted, behind a colon); `after`: end of the pointer."""
+    # "good" or "bad" are labels, no text
+    if "```" in instruction or QUOTED.search(_CHOICES.sub(" ", instruction)):
+        return True
+    for mark in _GIVEN_BEHIND.finditer(instruction):
+        # "the following word: sunset" gives its one word right behind
+        near = after <= mark.start() and length(instruction[after : mark.start()]) <= 3
+        if length(instruction[mark.end() :]) >= (1 if near else 3):
+            return True
+    return False
