@@ -75,12 +75,13 @@ def parse(cls: type[OptionsT], argv: list[str], *, prog: str, doc: str, base: Pa
     parser, fields = _parser(cls, prog, doc), _fields(cls)
     given = vars(parser.parse_args(argv))
     config = given.pop("config", None)
-    values = {
-        **({} if base is None else _read_yaml(base, fields)),
-        **({} if config is None else _read_yaml(Path(config), fields)),
-        **given,
-    }
-    return build(cls, values, where=lambda name: flag(name) if name in given else f"{config}: {name}")
+    below = {} if base is None else _read_yaml(base, fields)
+    file = {} if config is None else _read_yaml(Path(config), fields)
+
+    def where(name: str) -> str:
+        return flag(name) if name in given else f"{config if name in file else base}: {name}"
+
+    return build(cls, {**below, **file, **given}, where)
 
 
 def build(

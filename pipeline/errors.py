@@ -1,4 +1,7 @@
-"""The one error that users see: *where: got, expected. Fix.* on one line, without a traceback, exit code 2."""
+"""The one error that users see: *where: got, expected.
+
+Fix.* on one line, without a traceback, exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ class PipelineError(Exception):
 
 
 class Stopped(Exception):
-    """A graceful stop (Ctrl-C, SIGTERM): everything answered so far is kept; the message says how to go on."""
+    """A graceful stop (Ctrl-C, SIGTERM): everything answered so far is kept.
+
+    The message says how to go on.
+    """
 
 
 @contextmanager
@@ -41,7 +47,10 @@ def disk_errors(path: object) -> Iterator[None]:
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Call `main(argv)` as a process's entry point and exit with its code; show a PipelineError on one line."""
+    """Call `main(argv)` as a process's entry point and exit with its code.
+
+    Show a PipelineError on one line.
+    """
     try:
         sys.exit(main(sys.argv[1:]))
     except PipelineError as error:

@@ -43,7 +43,7 @@ class Ledger:
         total = self.kept + self.dropped.total()
         if self.pending or total != self.opened:
             problem = (
-                f"{self.opened} {self.unit}s opened, {self.kept} kept + {self.dropped.total()} dropped = {total}, "
+                f"{self.opened} {self.unit}s opened, {self.kept} kept + {self.dropped.total()} dropped, "
                 f"{len(self.pending)} still open"
             )
             raise PipelineError("ledger", problem, "This is a bug: please report it with the run directory.")

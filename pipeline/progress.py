@@ -24,12 +24,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipeline.errors import disk_errors
+
 
 class Display:
-    """Bars for what is wanted, a line of counts below them; `tick()` gives the counts whenever they are drawn."""
+    """Bars for what is wanted, a line of counts below them.
+
+    `tick()` gives the counts whenever they are drawn.
+    """
 
     def __init__(self, log: Path | None, tick: Callable[[], str]) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        # no emoji: ":key:" in an answer is text
+        self.console = Console(stderr=True, highlight=False, emoji=False)
         self._log, self._tick = log, tick
         self._bars = Progress(
             TextColumn("{task.description:<10}"),
@@ -54,8 +60,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the live display off the terminal."""
         if self._live:
-            self._live.__exit__(kind, error, trace)
+            self._live.stop()
             self._live = None
 
     def bar(self, name: str, done: int, total: int) -> None:
@@ -72,7 +82,7 @@ class Display:
     def note(self, line: str) -> None:
         """Write a line to log.txt only."""
         if self._log:
-            with self._log.open("a", encoding="utf-8") as stream:
+            with disk_errors(self._log), self._log.open("a", encoding="utf-8") as stream:
                 stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
     def step(self, line: str) -> None:

@@ -1,6 +1,7 @@
 """Data contracts: JSONL on disk, frozen dataclasses in memory, validated once where they enter.
 
-Field names are the field's own: Self-Instruct's seed tasks, Alpaca's instruction/input/output, messages for chat.
+Field names are the field's own: Self-Instruct's seed tasks, Alpaca's instruction/input/output, messages for
+chat.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Drop:
-    """Why something was left out: a reason from a fixed list and the evidence (text found, score, neighbour)."""
+    """Why something was left out.
+
+    A reason from a fixed list and the evidence (text found, score, neighbour).
+    """
 
     reason: str
     evidence: str
@@ -83,7 +87,10 @@ def to_json(record: Any) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8 text (a byte order mark is allowed). Raises PipelineError naming the line of a bad byte."""
+    """The file as UTF-8 text (a byte order mark is allowed).
+
+    Raises PipelineError naming the line of a bad byte.
+    """
     with disk_errors(path):
         raw = path.read_bytes()
     try:
@@ -146,7 +153,10 @@ def _message(error: Exception) -> str:
 
 
 def text_field(row: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> str:
-    """The text under `name`, stripped. Raises PipelineError if it is missing, not text, or empty where it must not be."""
+    """The text under `name`, stripped.
+
+    Raises PipelineError if it is missing, not text, or empty where it must not be.
+    """
     if name not in row:
         raise PipelineError(where, f"no field '{name}' (has: {', '.join(row)})", "Rename it or fix the row.")
     value = row[name]

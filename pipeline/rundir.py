@@ -17,25 +17,17 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import to_json
+from pipeline.records import read_text, to_json
 
-_OURS = (
-    "config.yaml",
-    "run.json",
-    "journal.jsonl",
-    "kept.jsonl",
-    "dropped.jsonl",
-    "metrics.jsonl",
-    "log.txt",
-    "dataset",
-    "report.html",
-    "DONE",
-    ".lock",
+# DONE first: a directory that is being cleared must not pass for a finished run.
+_OURS = tuple(
+    "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "rapidfuzz", "numpy")
 
@@ -57,31 +49,40 @@ class RunDir:
     ) -> None:
         """Make the directory ours, or refuse it. Raises PipelineError.
 
-        `config` holds the options that decide the result and `inputs` the digests of what is read; a resumed run must
-        have the same of both.
+        `config` holds the options that decide the result and `inputs` the digests of what is read; a
+        resumed run must have the same of both.
         """
         used = self._used_by()
         if used and not (resume or overwrite):
-            way = (
-                "Use --resume to go on with it, --overwrite to start it anew, or --run for another directory."
-            )
+            way = "Use --resume to go on with it, --overwrite to start it anew, or another --run."
             raise PipelineError(self.path, f"the directory is in use by {used}", way)
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
-            if overwrite and not resume:
-                self._clear()
-        if resume:
-            self._same_as_before(config, inputs)
-        else:
-            import yaml
+        try:
+            if resume:
+                self.check_same(config, inputs)
+            else:
+                self._begin(config, inputs, clear=overwrite)
+        except BaseException:
+            self.release()
+            raise
 
-            self.write("config.yaml", yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False))
-            self.write(
-                "run.json",
-                json.dumps({"inputs": dict(inputs), "versions": versions()}, indent=1, ensure_ascii=False)
-                + "\n",
-            )
+    def _begin(self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, clear: bool) -> None:
+        """Write what a resumed run is compared with.
+
+        Config.yaml comes last, with it the directory is a run.
+        """
+        import yaml
+
+        if clear:
+            with disk_errors(self.path):
+                self._clear()
+        self._write_json("run.json", {"inputs": dict(inputs), "versions": versions()})
+        self.write("config.yaml", yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False))
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self.write(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Put a whole file in place at once."""
@@ -98,8 +99,7 @@ class RunDir:
 
     def update(self, facts: Mapping[str, Any]) -> None:
         """Add facts to run.json."""
-        known = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        self.write("run.json", json.dumps({**known, **facts}, indent=1, ensure_ascii=False) + "\n")
+        self._write_json("run.json", {**self._record(), **facts})
 
     def finish(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         """Write DONE."""
@@ -120,7 +120,9 @@ class RunDir:
         if foreign:
             problem = f"the directory holds '{foreign[0]}', which no run of ours wrote"
             raise PipelineError(self.path, problem, "Choose another --run; nothing was touched.")
-        return "" if not names else "a finished run" if self.done else "an unfinished run"
+        if names in ([], ["run.json"]):  # the latter: stopped before config.yaml, so nothing was done
+            return ""
+        return "a finished run" if self.done else "an unfinished run"
 
     def _acquire(self) -> None:
         from filelock import FileLock, Timeout
@@ -138,23 +140,32 @@ class RunDir:
     def _clear(self) -> None:
         for name in _OURS:
             victim = self.path / name
-            if name == ".lock":
-                continue
             if victim.is_dir():
                 shutil.rmtree(victim)
             else:
                 victim.unlink(missing_ok=True)
 
-    def _same_as_before(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    def _record(self) -> dict[str, Any]:
+        path = self.path / "run.json"
+        try:
+            return dict(json.loads(read_text(path)))
+        except (ValueError, TypeError) as error:
+            raise PipelineError(path, f"not JSON ({error})", "Restore it, or use --overwrite.") from None
+
+    def check_same(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Refuse to go on with other options or other files than those the run began with.
+
+        Raises PipelineError.
+        """
         import yaml
 
-        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        before = yaml.safe_load(read_text(self.path / "config.yaml"))
         changed = [
             f"{k} ({before.get(k)} -> {config.get(k)})"
             for k in {**before, **config}
             if before.get(k) != config.get(k)
         ]
-        read = json.loads((self.path / "run.json").read_text(encoding="utf-8"))["inputs"]
+        read = self._record().get("inputs", {})
         changed += [f"the contents of {k}" for k in {**read, **inputs} if read.get(k) != inputs.get(k)]
         if changed:
             raise PipelineError(
@@ -170,7 +181,9 @@ class LineFile:
     def __init__(self, path: Path, *, anew: bool, sync: bool = False) -> None:
         self.path, self.sync = path, sync
         with disk_errors(path):
-            self._stream = path.open("wb" if anew else "ab", buffering=0)
+            self._stream = path.open("ab", buffering=0)  # appending, so that a cut leaves no gap
+            if anew:
+                self._stream.truncate(0)
 
     def append(self, records: list[Any]) -> None:
         """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
@@ -188,7 +201,8 @@ class LineFile:
                 if self.sync:
                     os.fsync(self._stream.fileno())
             except OSError:
-                os.ftruncate(self._stream.fileno(), start)
+                with suppress(OSError):  # what went wrong first is what the user must know
+                    os.ftruncate(self._stream.fileno(), start)
                 raise
 
     def close(self) -> None:
@@ -197,7 +211,10 @@ class LineFile:
 
 
 def resumable(path: Path | None, root: Path, command: str) -> Path:
-    """The run to resume: `path`, else the newest unfinished one of `command`. Raises PipelineError if there is none."""
+    """The run to resume: `path`, else the newest unfinished one of `command`.
+
+    Raises PipelineError if there is none.
+    """
     if path is None:
         unfinished = [
             p for p in root.glob(f"{command}-*") if (p / "config.yaml").exists() and not RunDir(p).done

@@ -2,8 +2,8 @@
 
 Self-Instruct (Wang et al. 2022, arXiv:2212.10560), with these deviations:
  1. Chinese is measured in jieba words; the original tokenizer sees every Chinese instruction as empty.
- 2. Inputs and answers are asked for in separate requests, so that an instruct model answers in its own chat form.
- 3. Whether an input is needed is told by the instruction's own words for completion models (--input-decision).
+ 2. Inputs and answers are asked for in separate requests: an instruct model answers in its own chat form.
+ 3. Whether an input is needed is told by the instruction's own words for small models (--input-decision).
  4. A proposal may be primed with a first word (--prime), which keeps small models to requests.
  5. Sentence embeddings remove paraphrases that ROUGE-L misses; validation is stricter than the original's.
 
@@ -86,6 +86,12 @@ class Options:
         0.2, "share of failed requests at which the run stops", low=0, high=1, group=_MODEL
     )
 
+    variant: str = option(
+        "self-instruct",
+        "propose instructions and work them out stage by stage, or whole examples at once (Alpaca)",
+        choices=("self-instruct", "alpaca"),
+        group=_PROPOSE,
+    )
     num_human: int = option(
         6, "seed instructions shown per proposal", unit="instructions", low=1, high=64, group=_PROPOSE
     )
@@ -116,7 +122,7 @@ class Options:
     max_shown: int = option(
         20,
         "longest seed instruction shown to the model",
-        unit="words (zh: characters x 2)",
+        unit="words (zh: twice as many characters)",
         low=4,
         group=_PROPOSE,
     )
@@ -179,21 +185,21 @@ class Options:
     min_output: int = option(1, "shortest output", unit="words (zh: characters)", low=1, group=_INSTANCE)
     max_output: int = option(400, "longest output", unit="words (zh: characters)", low=1, group=_INSTANCE)
     classification_margin: float = option(
-        3.0,
+        6.0,
         "by how much a task must be likelier in a list of classification tasks than of open ones",
         unit="nats",
         low=0,
         group=_FILTER,
     )
     min_plausibility: float = option(
-        -4.0,
+        -3.2,
         "lowest mean log-likelihood of an English instruction in either list; 0 asks none",
         unit="nats per word",
         high=0,
         group=_FILTER,
     )
     min_relevance: float = option(
-        0.35,
+        0.45,
         "lowest cosine between the embeddings of request and answer; 0 asks none",
         low=0,
         high=1,
@@ -216,18 +222,18 @@ def main(argv: list[str]) -> int:
         options = replace(
             parse(Options, argv, prog=prog, doc=doc, base=folder / "config.yaml"), run=str(folder)
         )
-    if options.min_words > options.max_words:
-        raise PipelineError(
-            "--min-words",
-            f"got {options.min_words}, expected at most --max-words ({options.max_words})",
-            "Lower it.",
-        )
-    from pipeline.stages import command
+    for kind in ("words", "output"):
+        low, high = getattr(options, f"min_{kind}"), getattr(options, f"max_{kind}")
+        if low > high:
+            raise PipelineError(
+                f"--min-{kind}", f"got {low}, expected at most --max-{kind} ({high})", "Lower it."
+            )
+    from pipeline.stages import command, dry_run
 
     if options.check_seeds:
         return command.check_seeds(options)
     if options.dry_run:
-        return command.dry_run(options)
+        return dry_run.dry_run(options)
     print(command.run(options, runs))
     return 0
 

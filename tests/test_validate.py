@@ -181,14 +181,7 @@ ROWS = {
 
 
 def check(
-    instruction,
-    input,
-    output,
-    language,
-    *,
-    finish_reason="stop",
-    is_classification=False,
-    limits=LIMITS,
+    instruction, input, output, language, *, finish_reason="stop", is_classification=False, limits=LIMITS
 ):
     return validate(
         instruction,

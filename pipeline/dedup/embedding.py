@@ -1,7 +1,9 @@
-"""Near duplicates in meaning: cosine similarity of sentence embeddings (all-MiniLM-L6-v2 unless told otherwise).
+"""Near duplicates in meaning.
 
-The default model reads English only; it sees most Chinese characters as unknown and calls different sentences equal.
-Chinese texts are therefore left to ROUGE-L unless a multilingual model is named.
+Cosine similarity of sentence embeddings (all-MiniLM-L6-v2 unless told otherwise).
+
+The default model reads English only; it sees most Chinese characters as unknown and calls different
+sentences equal. Chinese texts are therefore left to ROUGE-L unless a multilingual model is named.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.dedup.rouge import Neighbour
-from pipeline.engines.models import sentence_model
+from pipeline.engines.models import quiet, sentence_model
+from pipeline.errors import PipelineError
 
 
 class EmbeddingIndex:
@@ -34,7 +37,17 @@ class EmbeddingIndex:
         if self._encoder is None:
             from sentence_transformers import SentenceTransformer
 
-            self._encoder = SentenceTransformer(sentence_model(self._model_name), device="cpu")
+            quiet()
+            folder = sentence_model(self._model_name)
+            try:
+                self._encoder = SentenceTransformer(folder, device="cpu")
+            except Exception as error:  # of many unrelated types; all mean that the files do not do
+                said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+                raise PipelineError(
+                    f"model {folder}",
+                    f"cannot be loaded ({type(error).__name__}: {said})",
+                    "Give a sentence-transformers model.",
+                ) from error
         return self._encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False, batch_size=16)
 
     def nearest(self, vector: np.ndarray) -> Neighbour | None:

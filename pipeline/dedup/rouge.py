@@ -1,6 +1,9 @@
-"""Self-Instruct's rule: admit a text iff its ROUGE-L F-measure against every admitted one is at most the threshold.
+"""Self-Instruct's rule.
 
-Exact: the same float comparison as rouge_score, ties included, with rapidfuzz's bit-parallel LCS over the whole pool.
+Admit a text iff its ROUGE-L F-measure against every admitted one is at most the threshold.
+
+Exact: the same float comparison as rouge_score, ties included, with rapidfuzz's bit-parallel LCS over the
+whole pool.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class RougeIndex:
 
 
 def f_measure(common: np.ndarray, candidate: int, admitted: np.ndarray) -> np.ndarray:
-    """ROUGE-L F of LCS lengths `common` (N,), computed with rouge_score's own operations so that ties fall alike."""
+    """ROUGE-L F of LCS lengths `common` (N,), by rouge_score's own operations so that ties fall alike."""
     with np.errstate(divide="ignore", invalid="ignore"):
         precision, recall = common / candidate if candidate else common * 0.0, common / admitted
         scores = 2 * precision * recall / (precision + recall)

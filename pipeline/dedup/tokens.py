@@ -1,7 +1,7 @@
 """Tokens for ROUGE-L: rouge_score's rule for Latin script, jieba words for Chinese.
 
-rouge_score (and so Self-Instruct) keeps only [a-z0-9]: every Chinese instruction is empty to it and equal to every
-other one. Text without Chinese characters gets exactly rouge_score's tokens (`use_stemmer=False`).
+rouge_score (and so Self-Instruct) keeps only [a-z0-9]: every Chinese instruction is empty to it and equal
+to every other one. Text without Chinese characters gets exactly rouge_score's tokens (`use_stemmer=False`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Where text comes from. `base.py` is the protocol, `scheduler.py` keeps an engine busy, the rest are engines."""
+"""Where text comes from.
+
+`base.py` is the protocol, `scheduler.py` keeps an engine busy, the rest are engines.
+"""

@@ -1,7 +1,8 @@
 """What every engine speaks: requests in, responses out, errors as data.
 
-An engine answers groups of `batch_size` requests. Servers take groups of one and many groups at a time; the embedded
-engine takes one group whose make-up is fixed by request numbers, so its numbers never depend on timing.
+An engine answers groups of `batch_size` requests. Servers take groups of one and many groups at a time; the
+embedded engine takes one group whose make-up is fixed by request numbers, so its numbers never depend on
+timing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pipeline.records import to_json
 class Sampling:
     """How to draw the answer: temperature 0 is greedy; `top_p` in (0, 1]; `max_tokens` counts new tokens.
 
-    `frequency_penalty` is OpenAI's: it is taken off a token's logit for every time the answer has used it already.
+    `frequency_penalty` is OpenAI's: it is taken off a token's logit for every time the answer has used it
+    already.
     """
 
     temperature: float = 0.0
@@ -34,8 +36,8 @@ class Request:
     """One question to a model.
 
     `chat` sends `prompt` as a user message through the model's chat template, else as raw text to continue.
-    With `choices`, pairs of (context, continuation), nothing is drawn: the engine returns the log-likelihood of each
-    continuation after the prompt and its context.
+    With `choices`, pairs of (context, continuation), nothing is drawn: the engine returns the
+    log-likelihood of each continuation after the prompt and its context.
     """
 
     prompt: str
@@ -53,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer. `finish_reason` is "stop", "length" (cut off), "score" (choices were compared) or "error"."""
+    """One answer. `finish_reason`: "stop", "length" (cut off), "score" (choices were compared) or "error"."""
 
     text: str
     finish_reason: str
@@ -82,5 +84,8 @@ class Engine(Protocol):
         ...
 
     async def generate(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer up to `batch_size` requests, in order. A request that fails is a Response with `error`, not an exception."""
+        """Answer up to `batch_size` requests, in order.
+
+        A request that fails is a Response with `error`, not an exception.
+        """
         ...

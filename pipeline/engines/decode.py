@@ -1,8 +1,11 @@
-"""Continuous batching on one device: a fixed number of slots, each freed slot taken by the next waiting prompt.
+"""Continuous batching on one device.
 
-Why not `model.generate`: it has one setting of sampling for the whole batch, keeps finished rows until the last one
-ends and copies its cache at every token. Here every request has its own temperature, top-p, seed, length and stops.
-A prompt prefix that several requests of a group share (few-shot demonstrations) is computed once.
+A fixed number of slots, each freed slot taken by the next waiting prompt.
+
+Why not `model.generate`: it has one setting of sampling for the whole batch, keeps finished rows until the
+last one ends and copies its cache at every token. Here every request has its own temperature, top-p, seed,
+length and stops. A prompt prefix that several requests of a group share (few-shot demonstrations) is
+computed once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.engines.base import Sampling
+from pipeline.engines.draw import draw
 from pipeline.engines.kvcache import Layers, SlotCache
 
 PREFILL_TOKENS = 1024  # padded tokens in one prefill forward: bounds its memory
@@ -61,7 +65,7 @@ class Decoder:
         active: list[Sequence_] = []
         while waiting or active:
             free = self.slots - len(active)
-            if waiting and (free >= self.slots // 4 or not active):
+            if waiting and free >= max(1, self.slots // 4 if active else 1):
                 started, waiting = waiting[:free], waiting[free:]
                 logits = self._prefill(cache, started, prefixes, len(active))
                 active += started
@@ -73,7 +77,10 @@ class Decoder:
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[Sequence[tuple[list[int], list[int]]]]) -> list[list[float]]:
-        """Return log p(continuation | prompt) for every (prompt, continuation): the sum over the continuation's tokens."""
+        """Return log p(continuation | prompt) for every (prompt, continuation).
+
+        The sum over the continuation's tokens.
+        """
         rows = [pair for options in pairs for pair in options]
         sequences = [Sequence_(p + c, Sampling()) for p, c in rows]
         share_prefixes(sequences, [len(p) - 1 for p, _ in rows])
@@ -139,7 +146,10 @@ class Decoder:
         first_row: int,
         last: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
-        """Feed whole prompts into rows first_row...; return each one's logits for its last `last[i]` (1) positions."""
+        """Feed whole prompts into rows first_row....
+
+        Return each one's logits for its last `last[i]` (1) positions.
+        """
         out: list[torch.Tensor] = []
         last = last or [1] * len(sequences)
         while len(out) < len(sequences):
@@ -199,11 +209,19 @@ class Decoder:
                 sequence.finish_reason = "stop"
                 continue
             sequence.sampled.append(token)
-            stops = sequence.sampling.stop
-            if stops and any(stop in self.text(sequence.sampled[-16:]) for stop in stops):
+            if self._stopped(sequence):
                 sequence.finish_reason = "stop"
             elif len(sequence.sampled) >= sequence.sampling.max_tokens:
                 sequence.finish_reason = "length"
+
+    def _stopped(self, sequence: Sequence_) -> bool:
+        """Whether a stop string has just been completed."""
+        stops = sequence.sampling.stop
+        if not stops:
+            return False
+        # n tokens hold n bytes or more; one more, because some tokenizers strip the first token's space
+        text = self.text(sequence.sampled[-1 - max(len(stop.encode()) for stop in stops) :])
+        return any(stop in text for stop in stops)
 
     @staticmethod
     def _compact(cache: SlotCache, active: list[Sequence_]) -> list[Sequence_]:
@@ -222,7 +240,9 @@ class Decoder:
 
 
 def share_prefixes(sequences: Sequence[Sequence_], limits: Sequence[int] | None = None) -> None:
-    """Set `prefix` on sequences whose prompts begin with the same >= MIN_SHARED tokens (at most limits[i] of them).
+    """Set `prefix` on sequences whose prompts begin with the same >= MIN_SHARED tokens.
+
+    At most limits[i] of them.
 
     Sorted neighbours are joined while their common prefix keeps at least half its length.
     """
@@ -250,32 +270,3 @@ def share_prefixes(sequences: Sequence[Sequence_], limits: Sequence[int] | None 
 def _common(a: list[int], b: list[int]) -> int:
     """How many leading tokens two prompts share."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def draw(
-    logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float], reach: float = 8.0
-) -> list[int]:
-    """One token per row of `logits` (B, V): nucleus sampling by inverse CDF at the row's uniform number.
-
-    Only tokens within e^-reach of the likeliest one are sorted; where these do not reach top_p the row is sorted whole,
-    so the result is that of the full sort.
-    """
-    temperature = torch.tensor([max(s.temperature, 1e-6) for s in samplings], device=logits.device)
-    scaled = logits / temperature[:, None]
-    scaled -= scaled.amax(-1, keepdim=True)
-    totals = scaled.exp().sum(-1).cpu().double().numpy()
-    tokens = []
-    for row, total, sampling, uniform in zip(scaled.cpu().numpy(), totals, samplings, uniforms, strict=True):
-        ids, cumulative = _ranked(row, np.flatnonzero(row > -reach), total)
-        if cumulative[-1] < sampling.top_p:
-            ids, cumulative = _ranked(row, np.arange(len(row)), total)
-        nucleus = min(int(np.searchsorted(cumulative, sampling.top_p)) + 1, len(ids))
-        pick = int(np.searchsorted(cumulative[:nucleus], uniform * cumulative[nucleus - 1], side="right"))
-        tokens.append(int(ids[0 if sampling.temperature == 0 else min(pick, nucleus - 1)]))
-    return tokens
-
-
-def _ranked(row: np.ndarray, ids: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
-    """`ids` from likely to unlikely (ties by id) and their cumulative probabilities."""
-    ids = ids[np.argsort(-row[ids], kind="stable")]
-    return ids, np.exp(row[ids].astype(np.float64)).cumsum() / total

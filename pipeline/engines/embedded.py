@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from pipeline.engines.base import Request, Response
 from pipeline.engines.decode import Decoder
 from pipeline.engines.kvcache import grouped_attention
-from pipeline.engines.models import language_model
+from pipeline.engines.models import LANGUAGE_MODEL, language_model, quiet
 from pipeline.errors import PipelineError
 
 AttentionInterface.register("grouped", grouped_attention)
@@ -26,19 +26,18 @@ class EmbeddedEngine:
     can_score = True
 
     def __init__(self, model: str = "", batch_size: int = 64, slots: int = 32) -> None:
+        quiet()
         folder = language_model(model)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = torch.bfloat16 if self.device == "cuda" or _native_bf16() else torch.float32
-        self.model, self.batch_size = model or Path(folder).name.split(".")[0], batch_size
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=self.dtype, attn_implementation="grouped"
-        )
+        self.model, self.batch_size = model or LANGUAGE_MODEL.split("/")[1], batch_size
+        self.tokenizer, network = _load(folder, self.dtype)
         network = network.to(self.device).eval()
         if self.device == "cpu":
             _store_transposed(network)
         self.window = int(network.config.max_position_embeddings)
-        stops = {*self.tokenizer.all_special_ids, *_as_list(network.generation_config.eos_token_id)}
+        special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+        stops = {*special, *_as_list(network.generation_config.eos_token_id)}
         self.decoder = Decoder(network, stops, lambda ids: str(self.tokenizer.decode(ids)), slots)
         self.license = "apache-2.0" if not model else _license(Path(folder))
 
@@ -64,27 +63,35 @@ class EmbeddedEngine:
     def _answer(self, requests: list[Request]) -> list[Response]:
         prompts = [self._encode(r) for r in requests]
         answers: dict[int, Response] = {}
+        pairs = [
+            [(prompt + self._ids(context), self._ids(continuation)) for context, continuation in r.choices]
+            for prompt, r in zip(prompts, requests, strict=True)
+        ]
         for i, request in enumerate(requests):
-            needed = len(prompts[i]) + (0 if request.choices else request.sampling.max_tokens)
-            if needed > self.window:
-                message = f"context overflow: {needed} tokens needed, the model has {self.window}"
-                answers[i] = Response("", "error", len(prompts[i]), 0, error=message)
+            drawing = 0 if request.choices else request.sampling.max_tokens
+            if error := self._misfit(pairs[i] or [(prompts[i], [])], drawing):
+                answers[i] = Response("", "error", len(prompts[i]), 0, error=error)
         scored = [i for i, r in enumerate(requests) if r.choices and i not in answers]
         drawn = [i for i, r in enumerate(requests) if not r.choices and i not in answers]
-        pairs = [
-            [
-                (prompts[i] + self._ids(context), self._ids(continuation))
-                for context, continuation in requests[i].choices
-            ]
-            for i in scored
-        ]
-        for i, values in zip(scored, self.decoder.score(pairs), strict=True):
+        for i, values in zip(scored, self.decoder.score([pairs[i] for i in scored]), strict=True):
             answers[i] = Response("", "score", len(prompts[i]), 0, tuple(round(v, 4) for v in values))
         outputs = self.decoder.generate([prompts[i] for i in drawn], [requests[i].sampling for i in drawn])
         for i, out in zip(drawn, outputs, strict=True):
             text = self._cut(self.tokenizer.decode(out.sampled), requests[i].sampling.stop)
             answers[i] = Response(text, out.finish_reason, len(out.prompt), len(out.sampled))
         return [answers[i] for i in range(len(requests))]
+
+    def _misfit(self, rows: Sequence[tuple[list[int], list[int]]], drawing: int) -> str:
+        """Why the (prompt, continuation) rows and `drawing` new tokens do not fit the model.
+
+        "" if they do.
+        """
+        if not all(prompt for prompt, _ in rows):
+            return "the prompt is empty"
+        needed = max(len(prompt) + len(continuation) for prompt, continuation in rows) + drawing
+        if needed > self.window:
+            return f"context overflow: {needed} tokens needed, the model has {self.window}"
+        return ""
 
     def _encode(self, request: Request) -> list[int]:
         if not request.chat:
@@ -106,15 +113,36 @@ class EmbeddedEngine:
         return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
+def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The tokenizer and the network in a directory. Raises PipelineError."""
+    try:
+        return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="grouped"
+        )
+    except Exception as error:  # one of a dozen unrelated types; all mean that the files do not do
+        said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        raise PipelineError(
+            f"model {folder}",
+            f"cannot be loaded ({type(error).__name__}: {said})",
+            "Give a causal language model that transformers supports, with its tokenizer.",
+        ) from error
+
+
 def _native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware; elsewhere it is emulated and several times slower than fp32."""
+    """Whether this CPU multiplies bf16 in hardware.
+
+    Elsewhere it is emulated and several times slower than fp32.
+    """
     from torch import cpu
 
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 def _store_transposed(network: torch.nn.Module) -> None:
-    """Lay every weight out as (in, out) in memory: at 8 to 48 rows a CPU multiplies by it two to four times faster."""
+    """Lay every weight out as (in, out) in memory.
+
+    At 8 to 48 rows a CPU multiplies by it two to four times faster.
+    """
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight = torch.nn.Parameter(

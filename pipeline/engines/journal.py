@@ -1,7 +1,7 @@
 """The journal: every admitted answer, one line each, on disk before the run acts on it.
 
-A group of requests that an engine answered together is written whole. Loading cuts a torn last line and an incomplete
-last group (a kill in the middle of a write) and refuses a file that is broken anywhere else.
+A group of requests that an engine answered together is written whole. Loading cuts a torn last line and an
+incomplete last group (a kill in the middle of a write) and refuses a file that is broken anywhere else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.engines.base import Request, Response
 from pipeline.errors import PipelineError, disk_errors
@@ -52,11 +51,12 @@ class Journal:
         good = position = 0
         for number, line in enumerate(data.split(b"\n")[:-1], 1):
             position += len(line) + 1
-            row = self._row(path, number, line, last=position == len(data))
+            first = number - 1 - len(current)
+            row = self._row(path, number, line, first, last=position == len(data))
             if row is None:
                 break
-            current.append((row["request"], Response.from_dict(row["response"])))
-            if len(current) == row["group"][1]:
+            current.append(row[0])
+            if len(current) == row[1]:
                 groups.append(current)
                 current, good = [], position
         if good < len(data):
@@ -66,12 +66,14 @@ class Journal:
         return groups
 
     @staticmethod
-    def _row(path: Path, number: int, line: bytes, *, last: bool) -> dict[str, Any] | None:
+    def _row(path: Path, number: int, line: bytes, first: int, *, last: bool) -> tuple[Entry, int] | None:
+        """The entry of a line whose group began at request `first`, and the group's size."""
         try:
             row = json.loads(line)
-            if row["n"] != number - 1:
-                raise ValueError(f"request {row['n']}, expected {number - 1}")
-            return row
+            begun, size = row["group"]
+            if (row["n"], begun) != (number - 1, first) or size < number - first:
+                raise ValueError(f"request {row['n']} of {row['group']}, expected {number - 1} of {first}")
+            return (row["request"], Response.from_dict(row["response"])), size
         except (ValueError, KeyError, TypeError) as error:
             if last:
                 return None

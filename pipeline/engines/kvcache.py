@@ -1,7 +1,8 @@
 """Keys and values of many sequences, each at its own length, in preallocated buffers.
 
-transformers' DynamicCache concatenates (copies) the whole cache at every token and needs all rows equally long; here a
-token is written in place, a finished row is replaced by the next request, and no row waits for another.
+transformers' DynamicCache concatenates (copies) the whole cache at every token and needs all rows equally
+long; here a token is written in place, a finished row is replaced by the next request, and no row waits for
+another.
 """
 
 from __future__ import annotations
@@ -29,18 +30,26 @@ class SlotCache(Cache):
         self._end = 0
 
     def _buffer(self, like: torch.Tensor, heads: int, dim: int) -> torch.Tensor:
-        """Zeros, because a masked position is multiplied by 0 and garbage may be NaN; one column more than `length`
-        takes what padding writes beyond the end."""
+        """Zeros, because a masked position is multiplied by 0 and garbage may be NaN.
+
+        One column more than `length` takes what padding writes beyond the end.
+        """
         return like.new_zeros(self.slots, heads, self.length + 1, dim)
 
     def aim(self, rows: torch.Tensor | slice, starts: torch.Tensor, end: int) -> None:
-        """Say where the next forward writes: row i of the batch from position starts[i]; it may read up to `end`."""
+        """Say where the next forward writes: row i of the batch from position starts[i].
+
+        It may read up to `end`.
+        """
         self._rows, self._starts, self._end = rows, starts, end
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write (B, H, Q, D) keys and values at the place aimed at; return what the rows may read, (B, H, end, D)."""
+        """Write (B, H, Q, D) keys and values at the place aimed at.
+
+        Return what the rows may read, (B, H, end, D).
+        """
         if layer_idx == len(self.buffers):
             heads = key_states.shape[1]
             self.buffers.append(
@@ -64,7 +73,10 @@ class SlotCache(Cache):
         return 0
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of a row over another (a freed slot is closed with the last one)."""
+        """Copy the first `length` positions of a row over another.
+
+        A freed slot is closed with the last one.
+        """
         for keys, values in self.buffers:
             keys[target, :, :length] = keys[source, :, :length]
             values[target, :, :length] = values[source, :, :length]
@@ -96,10 +108,10 @@ def grouped_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of (B, H, Q, D) queries to (B, H_kv, T, D) keys without copying the keys for every query head.
+    """Attend with (B, H, Q, D) queries to (B, H_kv, T, D) keys, not copying the keys for every query head.
 
-    The query heads that share a key head are stacked along the query axis; with a mask that broadcasts over them this
-    is the same sum. transformers' own path repeats keys and values H / H_kv times at every token.
+    The query heads that share a key head are stacked along the query axis; with a mask that broadcasts over
+    them this is the same sum. transformers' own path repeats keys and values H / H_kv times at every token.
     """
     batch, heads, width, dim = query.shape
     groups = heads // key.shape[1]

@@ -25,7 +25,12 @@ def language_model(name: str = "") -> str:
     Raises PipelineError with the one pip line to run if nothing can be had.
     """
     if name:
-        return _given(name)
+        folder_or_id = _given(name)
+        if Path(folder_or_id).is_dir() and not (Path(folder_or_id) / "config.json").is_file():
+            raise PipelineError(
+                f"model {name}", "it has no config.json", "Give a directory that save_pretrained wrote."
+            )
+        return folder_or_id
     folder = _in_wheel(LANGUAGE_WHEEL)
     return str(_converted(folder)) if folder else _from_hub(LANGUAGE_MODEL, LANGUAGE_WHEEL[1])
 
@@ -44,6 +49,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("PIPELINE_CACHE") or Path(home) / "instruction-pipeline")
 
 
+def quiet() -> None:
+    """Silence transformers' own bars and notes: the run's display says what is going on."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def _given(name: str) -> str:
     if Path(name).is_dir():
         return name
@@ -57,7 +70,10 @@ def _given(name: str) -> str:
 
 
 def _in_wheel(wheel: tuple[str, str, str]) -> Path | None:
-    """The file or folder inside an installed wheel, found without importing it (its __init__ needs more packages)."""
+    """The file or folder inside an installed wheel, found without importing it.
+
+    Its __init__ needs more packages.
+    """
     spec = importlib.util.find_spec(wheel[0])
     path = Path(spec.origin).parent / wheel[2] if spec and spec.origin else None
     return path if path and path.exists() else None
@@ -82,7 +98,10 @@ def _from_hub(name: str, requirement: str) -> str:
 
 
 def _converted(gguf: Path) -> Path:
-    """The safetensors directory made from `gguf`; converts on first use, safe when two processes start at once."""
+    """The safetensors directory made from `gguf`.
+
+    Converts on first use, safe when two processes start at once.
+    """
     from filelock import FileLock
 
     target = cache_dir() / f"{gguf.stem}-{gguf.stat().st_size}-v1"
@@ -105,9 +124,12 @@ def _converted(gguf: Path) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     """Read GGUF weights with transformers and save them as bf16 safetensors.
 
-    A model read from GGUF counts as quantised and refuses save_pretrained, so its weights move into a plain twin.
+    A model read from GGUF counts as quantised and refuses save_pretrained, so its weights move into a plain
+    twin.
     """
     import torch
+
+    quiet()
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)

@@ -1,8 +1,8 @@
 """Keeps an engine busy and admits its answers in request order, so that the result does not depend on timing.
 
 Requests are numbered. A group of `engine.batch_size` requests is built from the job's state after the group
-`engine.groups_in_flight` before it was admitted; answers are written to the journal and then admitted in order.
-Answers found in the journal take the same path without asking: that is all that resuming is.
+`engine.groups_in_flight` before it was admitted; answers are written to the journal and then admitted in
+order. Answers found in the journal take the same path without asking: that is all that resuming is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from pipeline.errors import PipelineError, Stopped
 
 
 class Job(Protocol):
-    """A pure state machine: what to ask next and what an answer means. All its randomness derives from numbers."""
+    """A pure state machine: what to ask next and what an answer means.
+
+    All its randomness derives from numbers.
+    """
 
     def next_request(self, number: int) -> Request | None:
         """Build request `number` from the state now; None while there is nothing to ask."""
@@ -67,6 +70,7 @@ class Scheduler:
         *,
         max_failed: float = 0.5,
         on_admit: Callable[[Tally], None] = lambda tally: None,
+        on_stop: Callable[[int], None] = lambda times: None,
     ) -> None:
         self.job, self.engine, self.journal, self.max_failed, self.on_admit = (
             job,
@@ -75,17 +79,18 @@ class Scheduler:
             max_failed,
             on_admit,
         )
-        self.tally = Tally()
-        self._next = self._groups = 0
+        self.tally, self.on_stop = Tally(), on_stop
+        self._next = self._groups = self._failed = 0
         self._stopping = False
 
     async def run(self) -> Tally:
         """Ask and admit until the job has nothing more to ask.
 
-        Raises Stopped after Ctrl-C or SIGTERM, once the answers in flight are in; PipelineError if too many fail.
+        Raises Stopped after Ctrl-C or SIGTERM, once the answers in flight are in; PipelineError if too many
+        fail.
         """
         flight: deque[_Group] = deque()
-        self._listen()
+        signals = self._listen()
         try:
             while True:
                 while (
@@ -98,22 +103,29 @@ class Scheduler:
                     break
                 await self._admit(flight.popleft())
         finally:
-            for group in flight:
-                if group.answer:
-                    group.answer.cancel()
+            for name in signals:
+                asyncio.get_running_loop().remove_signal_handler(name)
+            left = [group.answer for group in flight if group.answer]
+            for answer in left:
+                answer.cancel()
+            await asyncio.gather(*left, return_exceptions=True)  # or asyncio complains of errors nobody took
         if self._stopping:
             raise Stopped()
         return self.tally
 
-    def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _listen(self) -> list[signal.Signals]:
+        """Turn Ctrl-C and SIGTERM into a graceful stop; return those that `run` must let go of again."""
+        caught = []
         for name in (signal.SIGINT, signal.SIGTERM):
             try:
-                loop.add_signal_handler(name, self._stop)
+                asyncio.get_running_loop().add_signal_handler(name, self._stop)
             except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                return
+                break
+            caught.append(name)
+        return caught
 
     def _stop(self) -> None:
+        self.on_stop(2 if self._stopping else 1)
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True
@@ -163,10 +175,17 @@ class Scheduler:
             self.job.admit(group.first + i, response)
             self.tally.add(response, replayed=group.replay is not None)
         self.on_admit(self.tally)
-        if self.tally.failed > max(20, self.max_failed * self.tally.requests):
+        if group.replay is None:
+            self._check_failures(responses)
+
+    def _check_failures(self, responses: list[Response]) -> None:
+        """Stop when too many fail. Replayed failures do not count: --resume could never get past them."""
+        self._failed += sum(bool(r.error) for r in responses)
+        asked = self.tally.requests - self.tally.replayed
+        if self._failed > max(20, self.max_failed * asked):
             last = next((r.error for r in reversed(responses) if r.error), "see the journal")
             raise PipelineError(
                 f"engine {self.engine.model}",
-                f"{self.tally.failed} of {self.tally.requests} requests failed, the last with: {last}",
+                f"{self._failed} of {asked} requests failed, the last with: {last}",
                 "Mend the cause, then run again with --resume.",
             )

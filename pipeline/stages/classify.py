@@ -1,10 +1,10 @@
 """Stage 4, classify: is the answer one label out of a small set? (Wang et al. 2022, section 2.2)
 
-With a chat model the question is asked, with yes and no shown, and the two answers' likelihoods are compared where the
-engine can score, else the answer is parsed. A small base model cannot answer such a question, but it can tell in which
-of two lists a task is likelier to stand: with completion prompts and scoring, the task's likelihood after a list of
-classification tasks is compared with that after a list of open tasks (the noisy channel of Min et al. 2022,
-arXiv:2108.04106; tests/bench/classify.py measures both).
+With a chat model the question is asked, with yes and no shown, and the two answers' likelihoods are
+compared where the engine can score, else the answer is parsed. A small base model cannot answer such a
+question, but it can tell in which of two lists a task is likelier to stand: with completion prompts and
+scoring, the task's likelihood after a list of classification tasks is compared with that after a list of
+open tasks (the noisy channel of Min et al. 2022, arXiv:2108.04106; tests/bench/classify.py measures both).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.stages.text import length
 
 ANSWERS = {"en": ("Yes", "No"), "zh": ("是", "否")}
 _SHOWN = 4  # demonstrations of each kind
-_YES = re.compile(r"^\W*(yes|是|对)", re.IGNORECASE)
-_NO = re.compile(r"^\W*(no\b|否|不|非)", re.IGNORECASE)
+_YES = re.compile(r"^\W*(yes\b|是(?![否不])|对(?![不于]))", re.IGNORECASE)
+_NO = re.compile(r"^\W*(no\b|否|不|非(?!常))", re.IGNORECASE)
 
 
 def classify_demonstrations(
@@ -67,9 +67,12 @@ def parse_classification(response: Response, margin: float = 0.0) -> bool | None
 
 
 def implausible(response: Response, instruction: str, least: float) -> Drop | None:
-    """Drop an instruction that the model finds unlikely in both lists: under `least` nats per unit of length.
+    """Drop an instruction that the model finds unlikely in both lists.
 
-    Only for compared lists (`compare_request`); it removes word salad that keeps the form of a request.
+    Under `least` nats per unit of length.
+
+    Only for compared lists (`compare_request`); it removes word salad that keeps the form of a request. Two
+    units are added to the length for the end of the line, or short instructions would look unlikely.
     """
-    per_unit = max(response.choice_logprobs) / max(length(instruction), 1)
+    per_unit = max(response.choice_logprobs) / (length(instruction) + 2)
     return Drop("implausible", f"{per_unit:.2f} nats a unit < {least:g}") if per_unit < least else None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.journal import Journal
 from pipeline.engines.scheduler import Scheduler, Tally
-from pipeline.errors import Stopped
+from pipeline.errors import EXIT_INTERRUPTED, Stopped
 from pipeline.progress import Display
 from pipeline.records import Example, read_rows
 from pipeline.rundir import LineFile, RunDir, next_name
@@ -41,66 +44,38 @@ def run(options: Options, root: Path) -> Path:
     config, inputs = setup.config(options), setup.inputs(options, prompts)
     target = RunDir(Path(options.run) if options.run else next_name(root, "selfinstruct"))
     if options.resume and target.done:
+        target.check_same(config, inputs)
         return target.path / "dataset"
+    setup.check_models(options)
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
     try:
         _work(options, target, seeds, prompts)
         target.finish(config, inputs)
+    except (Stopped, KeyboardInterrupt):
+        raise Stopped(_how_to_go_on(target.path)) from None
     finally:
         target.release()
     return target.path / "dataset"
 
 
-def dry_run(options: Options) -> int:
-    """Show the first prompt of each language and an estimate from a pilot; writes nothing."""
-    seeds, prompts = setup.seeds_by_language(options), Prompts(options.prompts)
-    engine, settings = _engine(options)
-    small = {language: 3 for language in seeds}
-    pools = setup.pools(seeds, prompts, settings, small)
-    engine.batch_size = min(engine.batch_size, 16 * len(pools))
-    job = SelfInstruct(settings, pools, lambda example: None, lambda row: None)
-    shown: dict[str, str] = {}
-    ask = job.next_request
-
-    def watched(number: int) -> Any:
-        request = ask(number)
-        if request:
-            label = f"{job.asks[number].pool.language}/{job.asks[number].stage}"
-            shown.setdefault(label, request.prompt)
-        return request
-
-    job.next_request = watched  # type: ignore[method-assign]
-    began = time.monotonic()
-    tally = asyncio.run(Scheduler(job, engine, Journal(None)).run())
-    seconds = time.monotonic() - began
-    for label, prompt in shown.items():
-        print(f"----- {label}\n{prompt}\n")
-    wanted = setup.targets(options)
-    print(
-        f"seeds: {', '.join(f'{len(s)} {language}' for language, s in seeds.items())}; wanted: "
-        f"{', '.join(f'{n} {language}' for language, n in wanted.items())} examples; writer: {settings.model}"
+def _how_to_go_on(path: Path) -> str:
+    return (
+        "\nStopped; every answer received is kept. Go on with:\n"
+        f"  python -m pipeline.selfinstruct --resume --run {shlex.quote(str(path))}"
     )
-    kept = sum(p.kept for p in pools)
-    print(
-        f"pilot: {tally.requests} requests, {tally.prompt_tokens} + {tally.completion_tokens} tokens, "
-        f"{kept} examples kept, {seconds:.0f} s"
-    )
-    if not kept:
-        print("estimate: none, the pilot kept no example")
-        return 0
-    factor = sum(wanted.values()) / kept
-    print(
-        f"estimate: about {tally.requests * factor:.0f} requests, {tally.prompt_tokens * factor:.0f} prompt + "
-        f"{tally.completion_tokens * factor:.0f} completion tokens, {seconds * factor / 60:.0f} minutes on this machine "
-        "(from a small pilot: half to twice that)"
-    )
-    return 0
 
 
-def _engine(options: Options) -> tuple[Any, Any]:
-    engine = setup.open_engine(options)
-    settings = setup.plan(options, model=engine.model, can_score=engine.can_score, has_chat=engine.has_chat)
-    return engine, settings
+def _stopping(display: Display, path: Path, times: int) -> None:
+    """Say what Ctrl-C does.
+
+    The second time leave without waiting for the model: the journal is safe at any time.
+    """
+    if times == 1:
+        display.say("stopping after the answers in flight; Ctrl-C again leaves at once")
+        return
+    display.close()
+    print(_how_to_go_on(path), file=sys.stderr, flush=True)
+    os._exit(EXIT_INTERRUPTED)  # a plain exit would wait for the thread in which the model runs
 
 
 def _work(options: Options, target: RunDir, seeds: Any, prompts: Prompts) -> None:
@@ -113,7 +88,7 @@ def _work(options: Options, target: RunDir, seeds: Any, prompts: Prompts) -> Non
         if journal.cut:
             display.say(journal.cut)
         display.say(f"loading {options.model or 'the embedded model'} ...")
-        engine, settings = _engine(options)
+        engine, settings = setup.engine_and_plan(options)
         writer = getattr(engine, "writer", engine)
         pools = setup.pools(seeds, prompts, settings, wanted)
         display.say(
@@ -129,17 +104,12 @@ def _work(options: Options, target: RunDir, seeds: Any, prompts: Prompts) -> Non
             journal,
             max_failed=options.max_failed_frac,
             on_admit=lambda tally: _admitted(display, state, tally, metrics),
+            on_stop=lambda times: _stopping(display, path, times),
         )
-        try:
-            with display:
-                for pool in pools:
-                    display.bar(pool.language, 0, pool.target)
-                tally = asyncio.run(scheduler.run())
-        except (Stopped, KeyboardInterrupt):
-            raise Stopped(
-                f"\nStopped; every answer received is kept. Go on with:\n  python -m pipeline.selfinstruct "
-                f"--resume --run {path}"
-            ) from None
+        with display:
+            for pool in pools:
+                display.bar(pool.language, 0, pool.target)
+            tally = asyncio.run(scheduler.run())
         job.finish()
     _export(target, settings, job, writer, tally, options)
     _report(display, target, job, tally, time.monotonic() - began, pools)
@@ -201,7 +171,8 @@ def _export(
 ) -> None:
     rows = [row for _, row in read_rows(target.path / "kept.jsonl")] if any(p.kept for p in job.pools) else []
     facts = {
-        "name": target.path.name,
+        # Not the run's name: the same options give the same bytes.
+        "name": f"self-instruct-{'-'.join(setup.targets(options))}",
         "generator": {
             "engine": options.engine,
             "model": settings.model,
@@ -241,10 +212,10 @@ def _report(
     for pool in pools:
         if not pool.full:
             display.say(
-                f"{pool.language}: only {pool.kept} of {pool.target} examples after {pool.proposals} proposals "
-                "(--max-proposals raises the limit)"
+                f"{pool.language}: only {pool.kept} of {pool.target} examples after {pool.proposals} "
+                "proposals (--max-proposals raises the limit)"
             )
     data = target.path / "dataset"
-    display.say(
-        f"dataset: {data}\nnext: python -c \"from datasets import load_dataset; print(load_dataset('{data}'))\""
-    )
+    how = f"next: python -c \"from datasets import load_dataset; print(load_dataset('{data}'))\""
+    none = f"nothing was kept, so there is nothing to load; {target.path / 'dropped.jsonl'} says why"
+    display.say(f"dataset: {data}\n{how if job.instances.kept else none}")

@@ -1,7 +1,8 @@
 """Stage 5, instantiate: inputs and outputs for an instruction (Wang et al. 2022, section 2.3).
 
-Open tasks are made input first. Classification tasks are made output first: labels, then an input for each label, so
-that labels are balanced. The answer is asked for in a request of its own, in the form in which the model answers best.
+Open tasks are made input first. Classification tasks are made output first: labels, then an input for each
+label, so that labels are balanced. The answer is asked for in a request of its own, in the form in which
+the model answers best.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ from pipeline.records import SeedTask
 from pipeline.stages.prompts import Prompt
 from pipeline.stages.text import length
 
-_NONE = re.compile(r"^\W*(none|no input|no|n/?a|not needed|无|无需输入|不需要|没有)\W*$", re.IGNORECASE)
-_LABEL_SPLIT = re.compile(r"\s*(?:[,，、;；/|\n]|\bor\b|\band\b|或者|或|和)\s*")
+_NONE = re.compile(
+    r"^\W*(?:(?:none|no|no input|not)(?: is)?(?: needed| required| necessary| applicable)?|n/?a"
+    r"|(?:无|无需|没有|不需要|不用)(?:输入)?)\W*$",
+    re.IGNORECASE,
+)
+# 或许 and 温和, 和平 are words
+_LABEL_SPLIT = re.compile(
+    r"\s*(?:[,，、;；/|]|\bor\b|\band\b|或者|或(?!许)|(?<![温缓暖平谦柔随])和(?![平谐睦蔼]))\s*",
+    re.IGNORECASE,
+)
+_LABEL_LEAD = re.compile(r"^\W*(?:labels?|标签)\s*[:：]", re.IGNORECASE)
 _STOP = {
     "en": ("\n\n", "\nTask:", "\nInput:", "\nLabel", "\nOutput:"),
     "zh": ("\n\n", "\n任务：", "\n输入：", "\n标签", "\n答案："),
@@ -40,7 +50,10 @@ _ANSWER_STOP = {"en": ("\nTask:", "\nInput:"), "zh": ("\n任务：", "\n输入�
 
 @dataclass(frozen=True)
 class InstanceDemonstrations:
-    """Short seeds shown by the prompts of this stage; fixed for a run, so that an engine computes them once."""
+    """Short seeds shown by the prompts of this stage.
+
+    Fixed for a run, so that an engine computes them once.
+    """
 
     inputs: tuple[tuple[str, str], ...]
     maybe_inputs: tuple[tuple[str, str], ...]
@@ -52,21 +65,15 @@ class InstanceDemonstrations:
 def instance_demonstrations(
     rng: random.Random, seeds: Sequence[SeedTask], max_length: int, count: int = 6
 ) -> InstanceDemonstrations:
-    """Draw `count` of each kind from seeds whose parts have at most `max_length` units (inputs: twice that)."""
+    """Draw `count` of each kind from seeds whose parts have at most `max_length` units (inputs.
 
-    def fits(seed: SeedTask) -> bool:
-        first = seed.instances[0]
-        return (
-            length(seed.instruction) <= max_length
-            and length(first.input) <= 2 * max_length
-            and length(first.output) <= 2 * max_length
-            and "\n\n" not in first.input + first.output
-        )
+    Twice that).
+    """
 
     def some(pool: Sequence[SeedTask], number: int) -> list[SeedTask]:
         return rng.sample(pool, min(number, len(pool)))
 
-    short = [s for s in seeds if fits(s)]
+    short = whole_seeds(seeds, max_length)
     open_tasks = [s for s in short if not s.is_classification]
     given = [s for s in open_tasks if s.instances[0].input]
     alone = [s for s in open_tasks if not s.instances[0].input]
@@ -81,6 +88,21 @@ def instance_demonstrations(
         labelled=tuple((s.instruction, s.instances[0].output, s.instances[0].input) for s in shown),
         answers=tuple((s.instruction, s.instances[0].input, s.instances[0].output) for s in mixed),
     )
+
+
+def whole_seeds(seeds: Sequence[SeedTask], max_length: int) -> list[SeedTask]:
+    """Seeds short enough to be shown whole.
+
+    Instruction within `max_length` units, input and output within twice that.
+    """
+    return [
+        s
+        for s in seeds
+        if length(s.instruction) <= max_length
+        and length(s.instances[0].input) <= 2 * max_length
+        and length(s.instances[0].output) <= 2 * max_length
+        and "\n\n" not in s.instances[0].input + s.instances[0].output
+    ]
 
 
 def input_request(
@@ -113,18 +135,24 @@ def labels_request(
 
 
 def parse_labels(text: str, max_labels: int = 8, max_length: int = 6) -> tuple[str, ...]:
-    """The distinct labels of a comma-separated line; () if it does not read as one (fewer than two short labels)."""
-    line = text.strip().split("\n")[0].rstrip(".。")
-    labels = dict.fromkeys(p.strip(" \t\"'“”‘’.。*`") for p in _LABEL_SPLIT.split(line))
-    short = [label for label in labels if label and length(label) <= max_length]
-    unlike = {label.casefold() for label in short}
-    return (
-        tuple(short[:max_labels]) if len(unlike) >= 2 and len(short) == len([p for p in labels if p]) else ()
-    )
+    """The distinct labels of a comma-separated line.
+
+    () if it does not read as one (fewer than two short labels).
+    """
+    line = _LABEL_LEAD.sub("", text.strip().split("\n")[0]).rstrip(".。")
+    labels: dict[str, str] = {}
+    for part in _LABEL_SPLIT.split(line):
+        label = part.strip(" \t\"'“”‘’.。*`")
+        if label:
+            labels.setdefault(label.casefold(), label)
+    fits = len(labels) >= 2 and all(length(label) <= max_length for label in labels.values())
+    return tuple(labels.values())[:max_labels] if fits else ()
 
 
 def named_labels(labels: Sequence[str], instruction: str) -> tuple[str, ...]:
-    """Those labels that the instruction names, or all of a common closed set (yes/no, positive/negative, ...).
+    """Those labels that the instruction names, or all of a common closed set.
+
+    Yes/no, positive/negative, ...
 
     A small model lists labels for anything; () if fewer than two remain.
     """
@@ -136,9 +164,12 @@ def named_labels(labels: Sequence[str], instruction: str) -> tuple[str, ...]:
 
 
 def _names(instruction: str, label: str) -> bool:
-    """Whether the label stands in the instruction as a word of its own."""
-    edge = r"\b" if label.isascii() else ""
-    return bool(re.search(rf"{edge}{re.escape(label)}{edge}", instruction, re.IGNORECASE))
+    """Whether the label stands in the instruction as a word of its own.
+
+    Chinese has no gaps between words.
+    """
+    before, after = (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if label.isascii() else ("", "")
+    return bool(re.search(rf"{before}{re.escape(label)}{after}", instruction, re.IGNORECASE))
 
 
 def labelled_input_request(
@@ -168,7 +199,10 @@ def answer_request(
 
 
 def _stopping(prompt: Prompt, stop: tuple[str, ...], sampling: Sampling) -> Sampling:
-    """A completion is ended by what would begin the next demonstration; a chat model ends its turn by itself."""
+    """A completion is ended by what would begin the next demonstration.
+
+    A chat model ends its turn by itself.
+    """
     return sampling if prompt.chat else replace(sampling, stop=stop)
 
 

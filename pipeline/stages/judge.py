@@ -1,7 +1,7 @@
 """Optional last check: a model scores each example from 1 to 5 against a rubric (the judge prompts).
 
-Where the engine can score, the result is the expectation over the five digits' likelihoods, which separates examples
-that a single drawn digit would tie.
+Where the engine can score, the result is the expectation over the five digits' likelihoods, which separates
+examples that a single drawn digit would tie.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def parse_score(response: Response) -> float | None:
         top = max(response.choice_logprobs)
         weights = [math.exp(value - top) for value in response.choice_logprobs]
         return round(sum(i * w for i, w in enumerate(weights, 1)) / sum(weights), 3)
-    found = re.search(r"[1-5]", response.text)
+    found = re.search(r"(?<![\d.])[1-5](?!\d)", response.text)
     return float(found[0]) if found else None

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from pipeline.stages.language_names import ABBREVIATED, CHINESE_NAMES, ENGLISH_NAMES
 from pipeline.stages.text import units
 
 LINGUA_NAMES = (
@@ -31,7 +32,7 @@ LINGUA_NAMES = (
     "VIETNAMESE",
     "SWEDISH",
 )
-LATIN = frozenset(("en", "fr", "de", "es", "it", "pt", "nl", "pl", "tr", "vi", "sv"))
+LATIN = frozenset("en fr de es it pt nl pl tr vi sv".split())
 MARGIN, SHORT_MARGIN = 0.3, 0.97  # how much surer of another language; the latter for texts below _SHORT
 _FEW, _SHORT = 4, 20  # units
 SCRIPT_SHARE = 0.3  # of a text in Chinese, Russian, ...: names and terms in Latin letters are common in them
@@ -47,138 +48,15 @@ _SCRIPT_OF = {"ru": "cyrillic", "ko": "hangul", "ar": "arabic"}
 # Trigrams take one short English sentence in fifty ("Who is the CEO of Google?") for another language with a
 # confidence above 0.9; words that only English has overrule them.
 _ENGLISH_ONLY = frozenset(
-    (
-        "the",
-        "of",
-        "and",
-        "are",
-        "with",
-        "that",
-        "this",
-        "these",
-        "those",
-        "what",
-        "who",
-        "how",
-        "which",
-        "why",
-        "from",
-        "into",
-        "about",
-        "you",
-        "your",
-        "they",
-        "their",
-        "it",
-        "its",
-        "have",
-        "been",
-        "should",
-        "would",
-        "could",
-        "can",
-        "write",
-        "explain",
-        "describe",
-        "make",
-        "find",
-        "give",
-        "given",
-        "using",
-        "here",
-        "there",
-        "where",
-        "when",
-    )
+    "the of and are with that this these those what who how which why from into about you your they "
+    "their it its have been should would could can write explain describe make find give given using "
+    "here there where when".split()
 )
 ENGLISH_SHARE = 0.09  # of the words; ordinary English prose has about a third of them
 
-# Languages that lingua is not asked about are named too: such an output is not held against the task's own.
-_ENGLISH_NAMES = {
-    "English": "en",
-    "Mandarin": "zh",
-    "Chinese": "zh",
-    "Cantonese": "zh",
-    "French": "fr",
-    "German": "de",
-    "Spanish": "es",
-    "Italian": "it",
-    "Portuguese": "pt",
-    "Dutch": "nl",
-    "Russian": "ru",
-    "Japanese": "ja",
-    "Korean": "ko",
-    "Arabic": "ar",
-    "Polish": "pl",
-    "Turkish": "tr",
-    "Vietnamese": "vi",
-    "Swedish": "sv",
-    "Latin": "la",
-    "Greek": "el",
-    "Hindi": "hi",
-    "Hebrew": "he",
-    "Thai": "th",
-    "Danish": "da",
-    "Norwegian": "no",
-    "Finnish": "fi",
-    "Czech": "cs",
-    "Hungarian": "hu",
-    "Romanian": "ro",
-    "Ukrainian": "uk",
-    "Indonesian": "id",
-}
-_CHINESE_NAMES = {
-    "英文": "en",
-    "英语": "en",
-    "中文": "zh",
-    "汉语": "zh",
-    "普通话": "zh",
-    "白话文": "zh",
-    "白话": "zh",
-    "现代文": "zh",
-    "文言文": "zh",
-    "文言": "zh",
-    "粤语": "zh",
-    "法文": "fr",
-    "法语": "fr",
-    "德文": "de",
-    "德语": "de",
-    "西班牙文": "es",
-    "西班牙语": "es",
-    "意大利文": "it",
-    "意大利语": "it",
-    "葡萄牙语": "pt",
-    "荷兰语": "nl",
-    "俄文": "ru",
-    "俄语": "ru",
-    "日文": "ja",
-    "日语": "ja",
-    "韩文": "ko",
-    "韩语": "ko",
-    "阿拉伯语": "ar",
-    "波兰语": "pl",
-    "土耳其语": "tr",
-    "越南语": "vi",
-    "瑞典语": "sv",
-    "拉丁语": "la",
-    "希腊语": "el",
-    "泰语": "th",
-    "印地语": "hi",
-}
-_ABBREVIATED = {
-    "英": "en",
-    "中": "zh",
-    "汉": "zh",
-    "法": "fr",
-    "德": "de",
-    "日": "ja",
-    "韩": "ko",
-    "俄": "ru",
-}
-
 # "polish this text" is no language, hence the inner case-sensitive group.
-_EN = "(?:" + "|".join(f"(?-i:{n})" if n in ("Polish", "Latin") else n for n in _ENGLISH_NAMES) + ")"
-_ZH = "(?:" + "|".join(sorted(_CHINESE_NAMES, key=len, reverse=True)) + ")"
+_EN = "(?:" + "|".join(f"(?-i:{n})" if n in ("Polish", "Latin") else n for n in ENGLISH_NAMES) + ")"
+_ZH = "(?:" + "|".join(sorted(CHINESE_NAMES, key=len, reverse=True)) + ")"
 _LIST = rf"{_EN}(?:(?:,? and |,? or |, ){_EN})*"
 _KIND = (
     r"(?:(?:an?|any|the|natural|plain|simple|fluent|idiomatic|formal|informal|modern|standard|business"
@@ -202,7 +80,8 @@ _ASKED = tuple(
         rf"{_MAKE}[^.!?;\n]*?\binto {_KIND}(?P<name>{_LIST})\b",
         rf"\btranslat\w*\b[^.!?;\n]*?\bto {_KIND}(?P<name>{_LIST})\b",
         rf"\bfrom [\w ]+? to {_KIND}(?P<name>{_LIST}){_END}",
-        rf"(?:^|(?<=[.!?;:,\n]))(?:(?!{_ASKS})[^.!?;\n])*?{_SAY}[^.!?;\n]*?\bin {_KIND}(?P<name>{_LIST}){_END}",
+        rf"(?:^|(?<=[.!?;:,\n]))(?:(?!{_ASKS})[^.!?;\n])*?{_SAY}[^.!?;\n]*?"
+        rf"\bin {_KIND}(?P<name>{_LIST}){_END}",
         rf"(?:^|\b(?:an?|the|its|your) )(?P<name>{_EN}) (?:translation|version|rendering)\b",
         rf"(?:翻译|译|翻|转换|转|改写|改|写)[成为作][^，。？！,.?!]{{0,6}}?(?P<name>{_ZH})",
         rf"[用以][^，。？！,.?!]{{0,8}}?(?P<name>{_ZH})(?:[来]|简要|简单|简短)?(?:写|回|答|作答|描述|介绍|表达"
@@ -297,4 +176,4 @@ def _names(found: str) -> list[str]:
 
 
 def _code(name: str) -> str:
-    return {**_ENGLISH_NAMES, **_CHINESE_NAMES, **_ABBREVIATED}[name.title() if name.isascii() else name]
+    return {**ENGLISH_NAMES, **CHINESE_NAMES, **ABBREVIATED}[name.title() if name.isascii() else name]

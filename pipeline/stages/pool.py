@@ -1,4 +1,7 @@
-"""One language's half of a run: its seeds, its growing pool of instructions, its queue of work, its prompts."""
+"""One language's half of a run.
+
+Its seeds, its growing pool of instructions, its queue of work, its prompts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pipeline.engines.base import Sampling
 from pipeline.errors import PipelineError
 from pipeline.records import Drop, SeedTask, read_text
 from pipeline.stages.classify import classify_demonstrations
-from pipeline.stages.instantiate import instance_demonstrations
+from pipeline.stages.instantiate import instance_demonstrations, whole_seeds
 from pipeline.stages.prompts import Prompt, Prompts
 from pipeline.stages.propose import Demonstrations, pick_demonstrations
 from pipeline.stages.screen import ScreenLimits, load_words
@@ -23,7 +26,7 @@ from pipeline.stages.text import length
 from pipeline.stages.validate import ValidateLimits
 
 if TYPE_CHECKING:
-    from pipeline.stages.flow import Ask
+    from pipeline.stages.books import Ask
 
 
 _SHORT_ANSWER = 8  # units: labels, numbers and names say too little to be compared
@@ -34,6 +37,7 @@ class Plan:
     """What the state machine needs to know of the options and of the engine."""
 
     model: str
+    variant: str
     seed: int
     can_score: bool
     style: str
@@ -60,6 +64,11 @@ class Plan:
     screen: ScreenLimits = field(default_factory=ScreenLimits)
     validate: ValidateLimits = field(default_factory=ValidateLimits)
 
+    @property
+    def compares(self) -> bool:
+        """Whether tasks are classified by comparing likelihoods in two lists instead of by asking."""
+        return self.can_score and self.style == "completion"
+
 
 class Pool:
     """State of one language; `target` examples are wanted."""
@@ -71,17 +80,22 @@ class Pool:
         self.kept = self.proposals = self.proposals_in_flight = self.open_candidates = (
             self.closed_candidates
         ) = 0
+        self.max_proposals = plan.max_proposals
         self.queue: deque[Ask] = deque()
         self.machine: list[tuple[str, str]] = []
         self.words = load_words(prompts.path(f"{language}/words.yaml"))
         self.classification_now, self.shown_now = False, Demonstrations((), ())
+        self.seeds_now: Sequence[SeedTask] = ()
         self._primers = load_primers(prompts.path(f"{language}/primers.yaml"))
         self._prompts = prompts
         self._digests: dict[str, str] = {}
+        # two characters of Chinese say about as much as one word of English
+        self.max_shown = plan.max_shown * (2 if language == "zh" else 1)
         rng = random.Random(f"{plan.seed}/{language}/demonstrations")
-        self.classify_shown = classify_demonstrations(rng, seeds, plan.max_shown)
-        self.shown = instance_demonstrations(rng, seeds, plan.max_shown)
+        self.classify_shown = classify_demonstrations(rng, seeds, self.max_shown)
+        self.shown = instance_demonstrations(rng, seeds, self.max_shown)
         self._short = {c: self._shortest(c) for c in (False, True)}
+        self._whole = whole_seeds(seeds, self.max_shown) or list(seeds)
         shown = {"demonstrations": (), "opener": "", "count": 1, "instruction": "", "input": ""}
         self.prompt_texts = (
             *(self.prompt(stage).render(**shown) for stage in ("propose", "propose_classification")),
@@ -114,7 +128,7 @@ class Pool:
         """
         share = (self.kept + 3) / (self.closed_candidates + 10)
         coming = self.open_candidates + self.proposals_in_flight * self.plan.num_proposals
-        return self.proposals < self.plan.max_proposals and self.kept + coming * share < self.target
+        return self.proposals < self.max_proposals and self.kept + coming * share < self.target
 
     def prompt(self, stage: str) -> Prompt:
         """The prompt of a stage, in the style chosen for it."""
@@ -123,21 +137,31 @@ class Pool:
         self._digests[found.name] = found.digest
         return found
 
-    def prompt_digest(self, name: str) -> str:
-        """The digest of a prompt file that was used."""
-        return self._digests[name]
+    def stamp(self, name: str) -> str:
+        """The name and digest of a prompt file that was used, for the provenance."""
+        return f"{name}@{self._digests[name]}"
 
     def openers(self, classification: bool) -> Sequence[str]:
         """First words to prime a proposal with."""
         return self._primers["classification" if classification else "open"]
 
     def draw_demonstrations(self, rng: random.Random) -> None:
-        """Choose what the next proposals show: seeds and machine-written instructions, all of one kind or of any."""
-        self.classification_now = rng.random() < self.plan.classification_frac
+        """Choose what the next proposals show.
+
+        Seeds and machine-written instructions, all of one kind or of any.
+
+        Alpaca's variant shows whole seeds, and none that a model wrote.
+        """
+        plan, alpaca = self.plan, self.plan.variant == "alpaca"
+        self.classification_now = not alpaca and rng.random() < plan.classification_frac
+        if alpaca:
+            self.seeds_now = rng.sample(self._whole, min(plan.num_human, len(self._whole)))
+            texts, ids = [s.instruction for s in self.seeds_now], [s.id for s in self.seeds_now]
+            self.shown_now = Demonstrations(tuple(texts), tuple(ids))
+            return
         machine = [] if self.classification_now else self.machine
-        self.shown_now = pick_demonstrations(
-            rng, self._short[self.classification_now], machine, self.plan.num_human, self.plan.num_machine
-        )
+        seeds = self._short[self.classification_now]
+        self.shown_now = pick_demonstrations(rng, seeds, machine, plan.num_human, plan.num_machine)
 
     def off_topic(self, instruction: str, input: str, output: str) -> Drop | None:
         """Drop an answer of some length whose meaning is far from the request's (reason off_topic).
@@ -156,7 +180,10 @@ class Pool:
         )
 
     def compare(self, key: str, text: str) -> tuple[Drop | None, dict[str, Any]]:
-        """Admit an instruction unless it is too like one admitted before; the nearest neighbours as evidence."""
+        """Admit an instruction unless it is too like one admitted before.
+
+        The nearest neighbours as evidence.
+        """
         by_words = self.rouge.nearest(text)
         if by_words and by_words.score > self.rouge.threshold:
             return Drop("near_duplicate", _evidence("ROUGE-L", by_words, self.rouge.threshold)), {}
@@ -172,7 +199,7 @@ class Pool:
         return None, nearest
 
     def _shortest(self, classification: bool) -> Sequence[SeedTask]:
-        fitting = [s for s in self.seeds if length(s.instruction) <= self.plan.max_shown]
+        fitting = [s for s in self.seeds if length(s.instruction) <= self.max_shown]
         kind = [s for s in fitting if s.is_classification == classification]
         needed = self.plan.num_human + self.plan.num_machine
         pool = next((p for p in (kind, fitting, self.seeds) if len(p) >= needed), self.seeds)
@@ -195,7 +222,10 @@ def load_primers(path: Path) -> dict[str, list[str]]:
     """The first words for proposals, for "open" and for "classification" tasks. Raises PipelineError."""
     import yaml
 
-    found = yaml.safe_load(read_text(path))
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise PipelineError(path, f"not YAML ({error})", "Mend the file.") from None
     wanted = {"open", "classification"}
     if (
         not isinstance(found, dict)

@@ -1,12 +1,13 @@
-"""The prompts: Jinja2 files under prompts/<language>/, one per stage and style, any of which `--prompts DIR` overrides.
+"""The prompts: Jinja2 files under prompts/<language>/, one per stage and style; `--prompts` overrides any.
 
-`propose.completion.jinja` is text for a base or small model to continue, `propose.chat.jinja` a message to an instruct
-model. A file opens with a comment that says what it expects back.
+`propose.completion.jinja` is text for a base or small model to continue, `propose.chat.jinja` a message to
+an instruct model. A file opens with a comment that says what it expects back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.errors import PipelineError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "prompts"
 STYLES = ("completion", "chat")
+_SYSTEM_END = re.compile(r"\r?\n=====\r?\n")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class Prompt:
         )
 
     def render(self, **values: Any) -> str:
-        """The filled-in text without the system message. Raises PipelineError if a name in the file is not given."""
+        """The filled-in text without the system message.
+
+        Raises PipelineError if a name in the file is not given.
+        """
         return self._fill(self.template, values)
 
     def _fill(self, template: jinja2.Template, values: Mapping[str, Any]) -> str:
@@ -59,6 +64,10 @@ class Prompt:
             known = ", ".join(sorted(values))
             raise PipelineError(
                 f"prompt {self.name}", f"{error} (has: {known})", "Correct the name."
+            ) from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise PipelineError(
+                f"prompt {self.name}", f"it cannot be filled in ({error})", "Mend it."
             ) from None
 
 
@@ -75,15 +84,17 @@ class Prompts:
 
     def get(self, language: str, stage: str, style: str) -> Prompt:
         """The prompt of a stage in a language and style; `stage.jinja` serves both styles."""
-        name = f"{language}/{stage}.{style}.jinja"
+        name, shared = f"{language}/{stage}.{style}.jinja", f"{language}/{stage}.jinja"
         if name not in self._known:
-            shared = f"{language}/{stage}.jinja"
-            found = name if self._find(name) or not self._find(shared) else shared
-            self._known[name] = self._load(found, chat=style == "chat")
+            found = (n for folder in self.folders for n in (name, shared) if (folder / n).is_file())
+            self._known[name] = self._load(next(found, name), chat=style == "chat")
         return self._known[name]
 
     def path(self, name: str) -> Path:
-        """The file that `name` (relative to a prompts directory) means. Raises PipelineError if there is none."""
+        """The file that `name` (relative to a prompts directory) means.
+
+        Raises PipelineError if there is none.
+        """
         found = self._find(name)
         if found:
             return found
@@ -97,18 +108,20 @@ class Prompts:
 
         path = self.path(name)
         text = read_text(path)
-        try:
-            parts = [_ENVIRONMENT.from_string(part) for part in text.split("\n=====\n", 1)]
-        except jinja2.TemplateSyntaxError as error:
-            raise PipelineError(
-                f"{path}:{error.lineno}", f"not a Jinja2 template ({error.message})", "Mend it."
-            ) from None
+        parts, compiled, above = _SYSTEM_END.split(text, maxsplit=1), list[jinja2.Template](), 0
+        for part in parts:
+            try:
+                compiled.append(_ENVIRONMENT.from_string(part))
+            except jinja2.TemplateSyntaxError as error:
+                where = f"{path}:{above + error.lineno}"
+                raise PipelineError(where, f"not a Jinja2 template ({error.message})", "Mend it.") from None
+            above = part.count("\n") + 2
         return Prompt(
             name,
             hashlib.sha256(text.encode()).hexdigest()[:12],
             chat,
-            parts[0] if len(parts) == 2 else None,
-            parts[-1],
+            compiled[0] if len(compiled) == 2 else None,
+            compiled[-1],
         )
 
 

@@ -1,4 +1,7 @@
-"""Stage 1, propose: show some instructions, have the model continue the list (Wang et al. 2022, section 2.1)."""
+"""Stage 1, propose: show some instructions, have the model continue the list (Wang et al.
+
+2022, section 2.1).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ from pipeline.records import Drop, SeedTask
 from pipeline.stages.prompts import Prompt
 from pipeline.stages.text import collapse
 
-# "9." "10)" "11、" "- " at the start of a line; "dog. 10. Explain" where lines were merged
+# "9." "10)" "11、" "- " at the start of a line, but not "3.5" or "10:30"
 _LINE_MARK = re.compile(
-    r"^[ \t]*(?:(?:Task|任务)?[ \t]*\d{1,3}[ \t]*[.)、．:：](?!\d)|[-*•·](?=[ \t]))[ \t]*", re.MULTILINE
+    r"^[ \t]*(?:(?:Task|任务)?[ \t]*\d{1,3}[ \t]*(?:[.．:：](?!\d)|[)）、])|[-*•·](?=[ \t]))[ \t]*",
+    re.MULTILINE,
 )
-_MERGED = re.compile(r"(?<=[.!?。！？”\"])[ \t]*(\d{1,3})[.、．][ \t]*(?=[A-Z\u4e00-\u9fff\"“])")
-_LEFTOVER = re.compile(r"^(?:\d{1,3}[ \t]*[.)、．]|[-*•·])[ \t]+")
+# "dog. 10. Explain" where lines were merged, but not the end of "in Python 3.11. Give"
+_MERGED = re.compile(
+    r"(?:(?:(?<=[!?。！？”\"])|(?<=\D\.))[ \t]*|(?<=\d\.)[ \t]+)"
+    r"(\d{1,3})[.、．][ \t]*(?=[A-Z\u4e00-\u9fff\"“])"
+)
+_LEFTOVER = re.compile(r"^(?:\d{1,3}[ \t]*(?:[.．)）][ \t]+|、(?!\d)[ \t]*)|[-*•·][ \t]+)")
+_BOLD = re.compile(r"(?<![A-Za-z0-9)])\*\*(?=\S)|(?<=\S)\*\*(?![A-Za-z0-9(])")  # but not 2**10
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,10 @@ def pick_demonstrations(
     num_human: int,
     num_machine: int,
 ) -> Demonstrations:
-    """Draw `num_human` seeds and `num_machine` machine-written (id, instruction); seeds stand in while the pool is small."""
+    """Draw `num_human` seeds and `num_machine` machine-written (id, instruction).
+
+    Seeds stand in while the pool is small.
+    """
     made = rng.sample(machine, min(num_machine, len(machine)))
     wanted = num_human + num_machine - len(made)
     shown = [(s.id, s.instruction) for s in rng.sample(human, min(wanted, len(human)))] + made
@@ -57,24 +69,24 @@ def parse_proposals(
 ) -> list[tuple[str, Drop | None]]:
     """The proposed instructions in order, each with the reason if it can be told here that it is no proposal.
 
-    Copes with other numbering than asked for, lines merged into one, a first item that carries on the prompt's
-    opener, and an introduction before the first number. Reasons: cut_off (the answer ended at the length limit
-    inside this item), prompt_echo (it was shown in the prompt), repeated_item.
+    Copes with other numbering than asked for, lines merged into one, a first item that carries on the
+    prompt's opener, and an introduction before the first number. Reasons: cut_off (the answer ended at the
+    length limit inside this item), prompt_echo (it was shown in the prompt), repeated_item.
     """
-    lined = _MERGED.sub(lambda m: f"\n{m[1]}. ", text)
+    whole = _BOLD.sub("", text if chat else opener + text)
+    lined = _MERGED.sub(lambda m: f"\n{m[1]}. ", whole)
     marks = list(_LINE_MARK.finditer(lined))
     bounds = [0, *(m.start() for m in marks), len(lined)]
     pieces = [lined[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-    if chat and marks:
-        pieces = pieces[1:]  # "Here are five tasks:"
-    elif not chat:
-        pieces[0] = f"{opener}{pieces[0]}" if opener else pieces[0]
-    items = [t for t in (_clean(p) for p in pieces) if t]
+    if (chat and marks) or _clean(pieces[0]) == opener:
+        pieces[0] = ""  # "Here are five tasks:", or an opener that was not carried on
     echoes, seen = {collapse(s).casefold() for s in shown}, set[str]()
     out: list[tuple[str, Drop | None]] = []
-    for number, item in enumerate(items):
+    for number, item in enumerate(map(_clean, pieces), 1):
         key, drop = item.casefold(), None
-        if finish_reason == "length" and number == len(items) - 1:
+        if not item:
+            continue
+        if finish_reason == "length" and number == len(pieces):
             drop = Drop("cut_off", f"the answer reached its length limit inside '{item[-40:]}'")
         elif key in echoes:
             drop = Drop("prompt_echo", item[:80])
@@ -86,10 +98,8 @@ def parse_proposals(
 
 
 def _clean(piece: str) -> str:
-    """One item without its number (or two: "9. 9. ..."), bold marks and quotes around the whole."""
-    text = collapse(_LINE_MARK.sub("", piece, count=1))
-    text = _LEFTOVER.sub("", text)
-    text = text.replace("**", "").strip()
+    """One item without its number (or two: "9) 9) ...") and without quotes around the whole."""
+    text = _LEFTOVER.sub("", collapse(_LINE_MARK.sub("", piece, count=1)))
     pairs = {'"': '"', "“": "”", "「": "」"}
     if len(text) > 2 and pairs.get(text[0]) == text[-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import as_dict
 from pipeline.engines.base import Sampling
+from pipeline.engines.models import language_model, sentence_model
 from pipeline.errors import PipelineError
 from pipeline.records import LANGUAGES, SeedTask
 from pipeline.rundir import file_digest
@@ -31,7 +32,7 @@ def targets(options: Options) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for word in options.languages:
         language, _, number = word.partition(":")
-        if language not in LANGUAGES or (number and not (number.isdigit() and int(number) > 0)):
+        if language not in LANGUAGES or (number and not (number.isdecimal() and int(number) > 0)):
             raise PipelineError(
                 "--languages",
                 f"got '{word}', expected one of {', '.join(LANGUAGES)} or LANG:NUMBER",
@@ -65,7 +66,7 @@ def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
     files = list(seed_files(options.seeds))
     for folder in prompts.folders:
         for language in targets(options):
-            files += sorted((folder / language).glob("*"))
+            files += sorted(f for f in (folder / language).glob("*") if f.is_file())
     return {str(_shown(f)): file_digest(f) for f in files}
 
 
@@ -75,6 +76,20 @@ def _shown(path: Path) -> Path:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def check_models(options: Options) -> None:
+    """Refuse models that are not there, before a run directory is touched. Raises PipelineError."""
+    for name in filter(None, (options.model, options.judge_model)):
+        language_model(name)
+    if options.embedding_model:
+        sentence_model(options.embedding_model)
+
+
+def engine_and_plan(options: Options) -> tuple[Any, Plan]:
+    """The loaded engine and the settings that suit it."""
+    engine = open_engine(options)
+    return engine, plan(options, model=engine.model, can_score=engine.can_score, has_chat=engine.has_chat)
 
 
 def open_engine(options: Options) -> EmbeddedEngine | JudgedEngine:
@@ -99,25 +114,8 @@ def plan(options: Options, *, model: str, can_score: bool, has_chat: bool) -> Pl
         if options.input_decision == "auto"
         else options.input_decision
     )
-    one_line = Sampling(
-        options.input_temperature, options.input_top_p, max_tokens=min(48, options.input_max_tokens)
-    )
-    sampling = {
-        "propose": Sampling(
-            options.propose_temperature, options.propose_top_p, max_tokens=options.propose_max_tokens
-        ),
-        "input": Sampling(
-            options.input_temperature, options.input_top_p, max_tokens=options.input_max_tokens
-        ),
-        "labels": one_line,
-        "answer": Sampling(
-            options.answer_temperature,
-            options.answer_top_p,
-            options.answer_frequency_penalty,
-            options.answer_max_tokens,
-        ),
-    }
     same = (
+        "variant",
         "seed",
         "num_human",
         "num_machine",
@@ -141,13 +139,30 @@ def plan(options: Options, *, model: str, can_score: bool, has_chat: bool) -> Pl
         style=style,
         answer_style=answer,
         input_decision=decision,
-        sampling=sampling,
+        sampling=_sampling(options),
         prime=options.prime and style == "completion",
         max_proposals=options.max_proposals or 12 * max(targets(options).values()) + 20,
         screen=ScreenLimits(options.min_words, options.max_words),
         validate=ValidateLimits(min_output=options.min_output, max_output=options.max_output),
         **{name: getattr(options, name) for name in same},
     )
+
+
+def _sampling(options: Options) -> dict[str, Sampling]:
+    """How each kind of answer is drawn.
+
+    A whole example of Alpaca's variant gets the tokens of its three parts.
+    """
+    o, whole = options, options.variant == "alpaca"
+    proposal = o.propose_max_tokens + whole * (o.input_max_tokens + o.answer_max_tokens)
+    return {
+        "propose": Sampling(o.propose_temperature, o.propose_top_p, max_tokens=proposal),
+        "labels": Sampling(o.input_temperature, o.input_top_p, max_tokens=min(48, o.input_max_tokens)),
+        "input": Sampling(o.input_temperature, o.input_top_p, max_tokens=o.input_max_tokens),
+        "answer": Sampling(
+            o.answer_temperature, o.answer_top_p, o.answer_frequency_penalty, o.answer_max_tokens
+        ),
+    }
 
 
 def pools(

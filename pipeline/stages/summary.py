@@ -21,8 +21,8 @@ _INSTANCE_STAGES = ("instantiate", "input", "labelled_input", "answer", "validat
 def drop_table(job: SelfInstruct) -> dict[str, dict[str, Any]]:
     """Per stage: how many came in, went on, and were dropped for which reason.
 
-    Candidates go through parse, screen, dedup, classify and labels, instances through the rest; a candidate none of
-    whose instances was kept is counted where its instances were dropped.
+    Candidates go through parse, screen, dedup, classify and labels, instances through the rest; a candidate
+    none of whose instances was kept is counted where its instances were dropped.
     """
     table: dict[str, dict[str, Any]] = {}
     for ledger, stages in ((job.candidates, _CANDIDATE_STAGES), (job.instances, _INSTANCE_STAGES)):
@@ -79,7 +79,8 @@ def end_table(job: SelfInstruct, tally: Tally, seconds: float) -> Table:
         "all",
         f"{counts['proposed']}",
         f"{counts['kept']}",
-        f"{share:.0%} of the proposals became examples; {tally.requests} requests, {tally.prompt_tokens} prompt + "
+        f"{share:.0%} of the proposals became examples; {tally.requests} requests, "
+        f"{tally.prompt_tokens} prompt + "
         f"{tally.completion_tokens} completion tokens, {seconds:.0f} s",
     )
     return table

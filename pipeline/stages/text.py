@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
-CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_UNIT = re.compile(
-    r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W\u3400-\u9fff]+(?:['’-][^\W\u3400-\u9fff]+)*"
-)
+_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+CJK = re.compile(rf"[{_CHINESE}]")
+_UNIT = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+(?:['’-][^\W{_CHINESE}]+)*")
 
 
 def units(text: str) -> list[str]:
-    """Words of alphabetic scripts and single characters of Chinese, in order, lower case; punctuation left out."""
+    """Words of alphabetic scripts and single characters of Chinese, in order, lower case.
+
+    Punctuation left out.
+    """
     return _UNIT.findall(text.lower())
 
 

@@ -24,6 +24,7 @@ from pipeline.stages.code_checks import (
     num_fences,
 )
 from pipeline.stages.language import is_language, names_language, requested_language
+from pipeline.stages.references import refers_to_input as refers_to_input
 from pipeline.stages.repetition import repetition
 from pipeline.stages.screen import (
     ABOUT_AI,
@@ -35,8 +36,8 @@ from pipeline.stages.screen import (
     too_long,
     too_short,
 )
-from pipeline.stages.text import length, units
-from pipeline.stages.words import Words, find_phrase, normalise, quote, same
+from pipeline.stages.text import units
+from pipeline.stages.words import Words, normalise, quote, same
 
 REASONS = (
     "truncated",
@@ -82,31 +83,7 @@ _NOTHING = frozenset(
     )
 )
 _FILLERS = frozenset(
-    (
-        "a",
-        "an",
-        "the",
-        "is",
-        "are",
-        "was",
-        "of",
-        "to",
-        "and",
-        "in",
-        "sure",
-        "here",
-        "task",
-        "ok",
-        "okay",
-        "yes",
-        "的",
-        "是",
-        "了",
-        "好",
-        "请",
-        "在",
-        "和",
-    )
+    "a an the is are was of to and in that which it sure here task ok okay yes 的 是 了 好 请 在 和".split()
 )
 _TURNED_DOWN = re.compile(
     r"declin|refus|turn\w* down|apolog|sorry|excuse|absen|reject|respon|repl[yi]|e-?mail|letter|dialog"
@@ -117,23 +94,6 @@ _TURNED_DOWN = re.compile(
 _TALK = re.compile(
     r"dialog|convers|chat|script|scene|interview|role|对话|聊天|剧本|采访|台词|问答", re.IGNORECASE
 )
-_NO_POINTER = re.compile(
-    r"\bthe following (?:day|week|month|year|morning|evening|night|season)s?\b|\b(?:an?|any|each|every"
-    r"|some) given\b"
-    r"|\bbelow (?:\d|[$€£]|zero|freezing|average|sea level|ground|market|the surface|the poverty)"
-    r"|[\d一二三四五六七八九十百千万字岁度元分米]以下|[桌床树水山楼桥脚底]下面"
-    r"|[论作课中英语天人]文中",
-    re.IGNORECASE,
-)
-# In "Write a function that counts the vowels of a given string" the string is a parameter.
-_PARAMETER = re.compile(
-    r"(?:write|create|implement|develop|design|build)\b[^.]*?\b(?:function|program|script|algorithm|query|class|system)"
-    r"|[写编造建现计发][^，。]*?(?:函数|程序|脚本|算法|系统)",
-    re.IGNORECASE,
-)
-_GIVEN = re.compile(r"\bgiven\b|给定|所给", re.IGNORECASE)
-_GIVEN_BEHIND = re.compile(r"[:：\n]|\s[-–—]+\s")
-_CHOICES = re.compile(rf"(?:{QUOTED.pattern})(?:(?:\s|,|、|or|and|/|或|还是|和)*(?:{QUOTED.pattern}))+")
 _OUTPUT_LABEL = re.compile(
     r"^\W{0,4}(?P<label>Input|Output|Task|Instruction|Response|输入|输出|任务"
     r"|指令)\W{0,3}[:：]",
@@ -224,14 +184,6 @@ def refused(output: str, instruction: str, words: Words) -> Drop | None:
     return refusal(output, words, within=0 if _TURNED_DOWN.search(instruction) else REFUSED_WITHIN)
 
 
-def refers_to_input(instruction: str, words: Words) -> bool:
-    """Say whether the instruction points at a text that it does not itself hold."""
-    bare = _NO_POINTER.sub(" ", instruction)
-    bare = _GIVEN.sub(" ", bare) if _PARAMETER.search(bare) else bare
-    found = find_phrase(bare, words.input_references)
-    return found is not None and not _holds_text(bare, found[1] + len(found[0]))
-
-
 def missing_input(instruction: str, input: str, words: Words) -> Drop | None:
     """Drop an empty input where the instruction needs one."""
     missing = not input.strip() and refers_to_input(instruction, words)
@@ -254,7 +206,7 @@ def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
 
 
 def output_repeats_instruction(instruction: str, output: str, is_classification: bool = False) -> Drop | None:
-    """Drop an output that is or begins with the instruction, or, when short, is mostly one run of it."""
+    """Drop an output that begins with the instruction, or, when short, mostly repeats it in its order."""
     asked, said = units(instruction), units(output)
     if len(asked) >= 3 and said[: len(asked)] == asked:
         return Drop("output_repeats_instruction", quote(output))
@@ -262,10 +214,11 @@ def output_repeats_instruction(instruction: str, output: str, is_classification:
         return None
     # quoted and listed text may be the answer
     own = units(re.split("[:：\n]", QUOTED.sub(" ", instruction))[0])
-    run = difflib.SequenceMatcher(None, own, said, autojunk=False).find_longest_match()
+    blocks = difflib.SequenceMatcher(None, own, said, autojunk=False).get_matching_blocks()
+    repeated = sum(block.size for block in blocks)
     # "The result of 4 raised to the power of 3 is 64." restates the question and answers it
-    copied = run.size >= COPIED_SHARE * len(said) and not set(said) - set(asked) - _FILLERS
-    evidence = quote(f"{run.size} of {len(said)} units: {output}")
+    copied = repeated >= COPIED_SHARE * len(said) and not set(said) - set(asked) - _FILLERS
+    evidence = quote(f"{repeated} of {len(said)} units: {output}")
     return Drop("output_repeats_instruction", evidence) if copied else None
 
 
@@ -276,10 +229,7 @@ def ends_in_colon(output: str) -> Drop | None:
 
 
 def wrong_output_language(
-    instruction: str,
-    output: str,
-    language: str,
-    is_classification: bool = False,
+    instruction: str, output: str, language: str, is_classification: bool = False
 ) -> Drop | None:
     """Drop an output in another language than the one asked for or, without that, than the task's own."""
     wanted = requested_language(instruction)
@@ -311,16 +261,3 @@ def debris(instruction: str, input: str, output: str) -> Drop | None:
     if not found and not _FIRST.search(output):
         found = _CONTINUED.search(output)
     return Drop("debris", quote(output, found.start())) if found else None
-
-
-def _holds_text(instruction: str, after: int) -> bool:
-    """Say whether a text stands in the instruction (quoted, behind a colon); `after`: end of the pointer."""
-    # "good" or "bad" are labels, no text
-    if "```" in instruction or QUOTED.search(_CHOICES.sub(" ", instruction)):
-        return True
-    for mark in _GIVEN_BEHIND.finditer(instruction):
-        # "the following word: sunset" gives its one word right behind
-        near = after <= mark.start() and length(instruction[after : mark.start()]) <= 3
-        if length(instruction[mark.end() :]) >= (1 if near else 3):
-            return True
-    return False

@@ -1,0 +1,85 @@
+"""`--dry-run`: the prompts of a run and what it will cost, from a small pilot that leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.engines.base import Request
+from pipeline.engines.journal import Journal
+from pipeline.engines.scheduler import Scheduler, Tally
+from pipeline.stages import setup
+from pipeline.stages.flow import SelfInstruct
+from pipeline.stages.prompts import Prompts
+
+if TYPE_CHECKING:
+    from pipeline.selfinstruct import Options
+
+PILOT_EXAMPLES = 8  # wanted of each language
+PILOT_PROPOSALS = 48  # per language at most, for a model that yields nothing
+PILOT_GROUP = 16  # requests answered together
+
+
+class _Watched(SelfInstruct):
+    """A run that remembers the first prompt of each stage."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*parts)  # type: ignore[arg-type]
+        self.first: dict[str, str] = {}
+
+    def next_request(self, number: int) -> Request | None:
+        request = super().next_request(number)
+        if request:
+            ask = self.asks[number]
+            text = request.prompt or "".join(request.choices[0])
+            self.first.setdefault(f"{ask.pool.language}/{ask.stage}", text)
+        return request
+
+
+def dry_run(options: Options) -> int:
+    """Show the first prompt of each stage and an estimate from a pilot; writes nothing."""
+    seeds, prompts = setup.seeds_by_language(options), Prompts(options.prompts)
+    setup.check_models(options)
+    engine, settings = setup.engine_and_plan(options)
+    pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
+    engine.batch_size = min(engine.batch_size, PILOT_GROUP)
+    for pool in pools:
+        pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
+    job = _Watched(settings, pools, lambda example: None, lambda row: None)
+    began = time.monotonic()
+    tally = asyncio.run(Scheduler(job, engine, Journal(None)).run())
+    seconds = time.monotonic() - began
+    job.finish()
+    for label, prompt in job.first.items():
+        print(f"----- first prompt: {label}\n{prompt}\n")
+    wanted = setup.targets(options)
+    counts = ", ".join(f"{len(mine)} {language}" for language, mine in seeds.items())
+    goal = ", ".join(f"{number} {language}" for language, number in wanted.items())
+    print(f"seeds: {counts}; wanted: {goal} examples; writer: {settings.model}")
+    print(
+        f"pilot: {tally.requests} requests, {tally.prompt_tokens} + {tally.completion_tokens} tokens, "
+        f"{job.instances.kept} examples, {seconds:.0f} s"
+    )
+    print(_estimate(job, tally, seconds, sum(wanted.values())))
+    return 0
+
+
+def _estimate(job: SelfInstruct, tally: Tally, seconds: float, wanted: int) -> str:
+    """Scale the pilot to `wanted` examples, counting what it left unfinished at the share that was kept."""
+    if not job.instances.kept:
+        return "estimate: none, the pilot kept no example"
+    valid = job.instances.kept + job.instances.dropped["export", "not_needed"]
+    unfinished = sum(
+        count
+        for ledger in (job.candidates, job.instances)
+        for (stage, reason), count in ledger.dropped.items()
+        if reason == "not_needed" and stage != "export"
+    )
+    share = valid / max(job.candidates.opened - unfinished, valid)
+    factor = wanted / (valid + share * unfinished)
+    return (
+        f"estimate: about {tally.requests * factor:.0f} requests, "
+        f"{tally.prompt_tokens * factor:.0f} prompt + {tally.completion_tokens * factor:.0f} completion tokens, "
+        f"{max(1, seconds * factor / 60):.0f} minutes on this machine (from a small pilot: half to twice that)"
+    )

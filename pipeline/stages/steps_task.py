@@ -1,0 +1,157 @@
+"""The steps that make a task: propose, screen, dedup, classify, labels.
+
+Each is an `ask_*` and a `took_*` function.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.engines.base import Request, Response
+from pipeline.records import Drop, Task
+from pipeline.stages.alpaca import alpaca_request, parse_alpaca
+from pipeline.stages.books import Ask, Candidate, not_needed
+from pipeline.stages.classify import ask_request, compare_request, implausible, parse_classification
+from pipeline.stages.instantiate import labels_request, named_labels, parse_labels
+from pipeline.stages.propose import parse_proposals, propose_request
+from pipeline.stages.screen import screen
+from pipeline.stages.validate import refers_to_input
+
+if TYPE_CHECKING:
+    from pipeline.stages.flow import SelfInstruct
+
+
+def ask_propose(run: SelfInstruct, ask: Ask, number: int) -> Request:
+    """Ask for new instructions, or for whole examples in Alpaca's variant."""
+    pool, plan = ask.pool, run.plan
+    rng = random.Random(run.seed(number))
+    if pool.proposals % plan.prompt_reuse == 0:
+        pool.draw_demonstrations(rng)
+    pool.proposals += 1
+    pool.proposals_in_flight += 1
+    ask.shown, classification = pool.shown_now, pool.classification_now
+    ask.opener = rng.choice(pool.openers(classification)) if plan.prime else ""
+    kind = (
+        "propose_alpaca"
+        if plan.variant == "alpaca"
+        else "propose_classification"
+        if classification
+        else "propose"
+    )
+    prompt, sampling = pool.prompt(kind), plan.sampling["propose"]
+    ask.label = prompt.name
+    if plan.variant == "alpaca":
+        return alpaca_request(prompt, pool.seeds_now, ask.opener, plan.num_proposals, pool.language, sampling)
+    return propose_request(prompt, ask.shown, ask.opener, plan.num_proposals, sampling)
+
+
+def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
+    """Parse the proposals and take each in; those that pass screening and dedup go on."""
+    pool, shown, chat = ask.pool, ask.shown, ask.pool.prompt("propose").chat
+    assert shown is not None
+    pool.proposals_in_flight -= 1
+    ready: list[tuple[str, str, str]] = []
+    if run.plan.variant == "alpaca":
+        found = parse_alpaca(response.text, ask.opener, chat=chat, finish_reason=response.finish_reason)
+        parsed = [(p.instruction, p.drop) for p in found]
+        ready = [(p.instruction, p.input, p.output) for p in found]
+    else:
+        parsed = parse_proposals(
+            response.text, ask.opener, chat=chat, finish_reason=response.finish_reason, shown=shown.texts
+        )
+    for index, (text, drop) in enumerate(parsed):
+        provenance = {
+            "model": run.plan.model,
+            "requests": {"propose": ask.number},
+            "prompts": {"propose": pool.stamp(ask.label)},
+            "shown": list(shown.ids),
+            "round": 0,
+        }
+        key = f"{pool.language}-{ask.number:06d}-{index}"
+        candidate = Candidate(Task(key, text, pool.language, False, provenance), pool)
+        run.books.open_candidate(candidate)
+        if not _admitted(run, candidate, drop):
+            continue
+        if ready:
+            made = replace(
+                ask, stage="validate", candidate=candidate, input=ready[index][1], output=ready[index][2]
+            )
+            run.validate(run.books.open_instance(candidate, made), "stop")
+        else:
+            pool.queue.append(Ask("classify", pool, candidate))
+
+
+def _admitted(run: SelfInstruct, candidate: Candidate, drop: Drop | None) -> bool:
+    """Screen a candidate, look for near duplicates, and put it into the pool; False if it was dropped."""
+    pool, task, stage = candidate.pool, candidate.task, "parse"
+    if not drop and pool.full:
+        drop = not_needed(pool)
+    if not drop:
+        stage = "screen"
+        drop = screen(task.instruction, pool.language, pool.words, run.plan.screen, pool.prompt_texts)
+    if not drop:
+        stage = "dedup"
+        drop, nearest = pool.compare(task.id, task.instruction)
+    if drop:
+        run.books.drop_candidate(candidate, stage, drop)
+        return False
+    candidate.task = replace(task, provenance={**task.provenance, "nearest": nearest})
+    pool.machine.append((task.id, task.instruction))
+    return True
+
+
+def ask_classify(run: SelfInstruct, ask: Ask, number: int) -> Request:
+    """Ask whether the task is one of classification, in the way the engine and the prompts' style allow."""
+    pool = ask.pool
+    if run.plan.compares:
+        return compare_request(pool.prompt("classify_list"), pool.classify_shown, ask.task.instruction)
+    prompt = pool.prompt("classify")
+    return ask_request(
+        prompt, pool.classify_shown, ask.task.instruction, pool.language, can_score=run.plan.can_score
+    )
+
+
+def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
+    """Send the task to its labels, or open its instances."""
+    candidate, pool, plan = ask.subject, ask.pool, run.plan
+    drop = not_needed(pool) if pool.full else None
+    if not drop and plan.compares and pool.language == "en" and plan.min_plausibility:
+        drop = implausible(response, candidate.task.instruction, plan.min_plausibility)
+    if drop:
+        return run.books.drop_candidate(candidate, "classify", drop)
+    prompt = pool.prompt("classify_list" if plan.compares else "classify")
+    candidate.note("classify", ask.number, pool.stamp(prompt.name))
+    verdict = bool(parse_classification(response, plan.classification_margin if plan.compares else 0.0))
+    candidate.task = replace(candidate.task, is_classification=verdict)
+    if verdict:
+        return pool.queue.append(Ask("labels", pool, candidate))
+    asks_input = plan.input_decision == "model" or refers_to_input(candidate.task.instruction, pool.words)
+    for _ in range(plan.num_instances):
+        pool.queue.append(
+            run.books.open_instance(candidate, Ask("input" if asks_input else "answer", pool, candidate))
+        )
+    return None
+
+
+def ask_labels(run: SelfInstruct, ask: Ask, number: int) -> Request:
+    """Ask which labels the task chooses from."""
+    prompt, sampling = ask.pool.prompt("labels"), run.plan.sampling["labels"]
+    return labels_request(prompt, ask.pool.shown, ask.task.instruction, sampling)
+
+
+def took_labels(run: SelfInstruct, ask: Ask, response: Response) -> None:
+    """Open an instance for each label, so that labels are balanced."""
+    candidate, pool = ask.subject, ask.pool
+    labels = parse_labels(response.text)
+    if run.plan.style == "completion":  # a small model lists labels for anything
+        labels = named_labels(labels, candidate.task.instruction)
+    candidate.note("labels", ask.number, pool.stamp(pool.prompt("labels").name))
+    if pool.full or not labels:
+        drop = not_needed(pool) if pool.full else Drop("no_labels", response.text[:80] or "no text")
+        return run.books.drop_candidate(candidate, "labels", drop)
+    for label in labels[: run.plan.max_labels]:
+        made = Ask("labelled_input", pool, candidate, label=label)
+        pool.queue.append(run.books.open_instance(candidate, made))
+    return None

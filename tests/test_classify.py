@@ -1,0 +1,145 @@
+"""Classification: both kinds shown, two ways to ask, and answers read by likelihood or by words."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.base import Response
+from pipeline.records import Instance, SeedTask
+from pipeline.stages.classify import (
+    ask_request,
+    classify_demonstrations,
+    compare_request,
+    implausible,
+    parse_classification,
+)
+from pipeline.stages.prompts import Prompts
+from pipeline.stages.seeds import load_seeds
+from pipeline.stages.text import length
+
+SEEDS = load_seeds([str(Path(__file__).resolve().parents[1] / "seeds")])
+TASKS = {"en": "Is this review positive or negative?", "zh": "判断这条评论是正面还是负面。"}
+SHOWN = {
+    "en": [("Tell spam from ham.", True), ("Write a poem.", False)],
+    "zh": [("判断对错。", True), ("写一首诗。", False)],
+}
+
+
+def says(text: str) -> Response:
+    return Response(text, "stop", 1, 1)
+
+
+def scores(*values: float) -> Response:
+    return Response("", "score", 1, 0, values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Yes", " yes.", '"Yes"', "YES, it is.", "**Yes**", "是", "是的。", "“是”", "是分类任务", "对", "对。"],
+)
+def test_a_yes_in_either_language_is_a_classification_task(text: str) -> None:
+    assert parse_classification(says(text)) is True
+
+
+@pytest.mark.parametrize(
+    "text", ["No", " no.", "No, it is open.", "否", "否。", "不是", "不是的", "非分类任务"]
+)
+def test_a_no_in_either_language_is_another_task(text: str) -> None:
+    assert parse_classification(says(text)) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Maybe",
+        "Yesterday",
+        "Nothing",
+        "Not sure",
+        "It depends",
+        "是否",
+        "是不是",
+        "对不起，我不知道",
+        "非常难说",
+        "也许",
+    ],
+)
+def test_an_answer_that_is_neither_yes_nor_no_decides_nothing(text: str) -> None:
+    assert parse_classification(says(text)) is None
+
+
+def test_the_likelier_choice_wins_only_by_more_than_the_margin() -> None:
+    # log p(yes) - log p(no) = -1 - (-3) = 2 nats
+    assert parse_classification(scores(-1.0, -3.0)) is True
+    assert parse_classification(scores(-1.0, -3.0), margin=1.9) is True
+    assert parse_classification(scores(-1.0, -3.0), margin=2.0) is False
+    assert parse_classification(scores(-3.0, -1.0)) is False
+    assert parse_classification(scores(-1.0, -1.0)) is False
+
+
+def test_likelihoods_are_used_before_the_text() -> None:
+    assert parse_classification(Response("No", "score", 1, 1, (-1.0, -2.0))) is True
+
+
+def test_an_instruction_unlikely_in_both_lists_is_implausible() -> None:
+    # 7 words + 2, at best -45 nats: -5 nats a word
+    drop = implausible(scores(-45.0, -70.0), "is this review positive or negative please", -4.0)
+    assert drop is not None
+    assert (drop.reason, drop.evidence) == ("implausible", "-5.00 nats a unit < -4")
+    assert implausible(scores(-70.0, -28.0), "is this review positive or negative please", -4.0) is None
+    # 4 characters + 2, at best -12 nats: -2 a character
+    assert implausible(scores(-12.0, -13.0), "写一首诗", -4.0) is None
+    assert implausible(scores(-9.0, -9.0), "", -4.0) is not None
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_demonstrations_are_short_seeds_of_both_kinds_in_turn(language: str) -> None:
+    seeds = [s for s in SEEDS if s.language == language]
+    kind = {s.instruction: s.is_classification for s in seeds}
+    shown = classify_demonstrations(random.Random(0), seeds, 20)
+    assert [yes for _, yes in shown] == [True, False] * 4
+    assert all(kind[text] is yes and length(text) <= 20 for text, yes in shown)
+    assert shown == classify_demonstrations(random.Random(0), seeds, 20)
+
+
+def test_demonstrations_stay_balanced_when_one_kind_is_rare() -> None:
+    def seed(text: str, yes: bool) -> SeedTask:
+        return SeedTask(text, text, (Instance("", "x"),), yes)
+
+    seeds = [seed("only one", True), *(seed(f"open {i}", False) for i in range(9))]
+    assert [yes for _, yes in classify_demonstrations(random.Random(0), seeds, 20)] == [True, False]
+    assert classify_demonstrations(random.Random(0), seeds[1:], 20) == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_comparing_scores_the_task_as_the_next_item_of_either_list(language: str) -> None:
+    task, shown = TASKS[language], SHOWN[language]
+    request = compare_request(Prompts().get(language, "classify_list", "completion"), shown, task)
+    assert request.prompt == ""
+    (yes_list, yes_item), (no_list, no_item) = request.choices
+    assert yes_item == no_item == f" {task}\n"
+    assert yes_list.endswith(f"- {shown[0][0]}\n-") and shown[1][0] not in yes_list
+    assert no_list.endswith(f"- {shown[1][0]}\n-") and shown[0][0] not in no_list
+
+
+@pytest.mark.parametrize(
+    ("language", "style", "choices"),
+    [
+        ("en", "chat", ("Yes", "No")),
+        ("en", "completion", (" Yes", " No")),
+        ("zh", "chat", ("是", "否")),
+        ("zh", "completion", ("是", "否")),
+    ],
+)
+def test_asking_offers_yes_first_and_a_space_only_where_words_have_one(
+    language: str, style: str, choices: tuple[str, str]
+) -> None:
+    prompt = Prompts().get(language, "classify", style)
+    scored = ask_request(prompt, SHOWN[language], TASKS[language], language, can_score=True)
+    assert scored.choices == (("", choices[0]), ("", choices[1]))
+    drawn = ask_request(prompt, SHOWN[language], TASKS[language], language, can_score=False)
+    assert not drawn.choices and drawn.sampling.stop == ("\n",)
+    assert TASKS[language] in drawn.prompt and SHOWN[language][0][0] in drawn.prompt
