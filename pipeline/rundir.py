@@ -69,10 +69,7 @@ class RunDir:
             raise
 
     def _begin(self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, clear: bool) -> None:
-        """Write what a resumed run is compared with.
-
-        Config.yaml comes last, with it the directory is a run.
-        """
+        """Write what a resumed run is compared with; it is a run once config.yaml is there."""
         import yaml
 
         if clear:
@@ -153,10 +150,7 @@ class RunDir:
             raise PipelineError(path, f"not JSON ({error})", "Restore it, or use --overwrite.") from None
 
     def check_same(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Refuse to go on with other options or other files than those the run began with.
-
-        Raises PipelineError.
-        """
+        """Raise PipelineError if options or files differ from those that the run began with."""
         import yaml
 
         before = yaml.safe_load(read_text(self.path / "config.yaml"))
@@ -187,8 +181,7 @@ class LineFile:
 
     def append(self, records: list[Any]) -> None:
         """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
-        data = "".join(to_json(r) + "\n" for r in records).encode()
-        self.append_bytes(data)
+        self.append_bytes("".join(to_json(r) + "\n" for r in records).encode())
 
     def append_bytes(self, data: bytes) -> None:
         """Write bytes that end in a newline, all or none of them."""
@@ -211,10 +204,7 @@ class LineFile:
 
 
 def resumable(path: Path | None, root: Path, command: str) -> Path:
-    """The run to resume: `path`, else the newest unfinished one of `command`.
-
-    Raises PipelineError if there is none.
-    """
+    """The run to resume: `path`, else the newest unfinished one of `command`. Raises PipelineError."""
     if path is None:
         unfinished = [
             p for p in root.glob(f"{command}-*") if (p / "config.yaml").exists() and not RunDir(p).done

@@ -115,6 +115,15 @@ def test_the_frequency_penalty_is_taken_off_once_per_earlier_use():
     assert found != [s.sampled for s in decoder().generate(PROMPTS, plain)]
 
 
+def test_a_token_used_twice_pays_the_frequency_penalty_twice():
+    # at 1.0 a use: token 7 (three uses) falls from 5 to 2, token 8 (one use) from 4 to 3, token 9 stays at 2.5
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 7:10] = torch.tensor([5.0, 4.0, 2.5])
+    sequence = Sequence_([1], Sampling(frequency_penalty=1.0, max_tokens=9), sampled=[7, 8, 7, 7])
+    decoder()._extend([sequence], [logits])
+    assert sequence.sampled == [7, 8, 7, 7, 8]
+
+
 def test_the_same_seed_draws_the_same_and_another_seed_another():
     one, same = (decoder(slots).generate(PROMPTS, drawn()) for slots in (4, 2))
     assert [s.sampled for s in one] == [s.sampled for s in same]
@@ -161,6 +170,14 @@ def test_scores_are_sums_of_log_softmax_over_the_continuation():
         found = decoder(slots).score(pairs)
         for options, sums in zip(pairs, found, strict=True):
             assert sums == pytest.approx([plain(*option) for option in options], abs=1e-3)
+
+
+def test_padding_beyond_the_cache_overwrites_nothing():
+    # the two that share 40 tokens fill the cache of 43; beside the third their own 3 are padded to 35
+    pairs = [[(SHARED + [1, 2], [3])], [(SHARED + [4, 5], [6])], [(ids(30), ids(5))]]
+    together = decoder().score(pairs)
+    alone = [decoder().score([pair])[0] for pair in pairs]
+    assert np.ravel(together) == pytest.approx(np.ravel(alone), abs=1e-3)
 
 
 def test_nothing_to_do_gives_nothing_and_an_empty_continuation_scores_0():

@@ -78,8 +78,10 @@ def _estimate(job: SelfInstruct, tally: Tally, seconds: float, wanted: int) -> s
     )
     share = valid / max(job.candidates.opened - unfinished, valid)
     factor = wanted / (valid + share * unfinished)
+    requests, prompt, completion = (
+        round(count * factor) for count in (tally.requests, tally.prompt_tokens, tally.completion_tokens)
+    )
     return (
-        f"estimate: about {tally.requests * factor:.0f} requests, "
-        f"{tally.prompt_tokens * factor:.0f} prompt + {tally.completion_tokens * factor:.0f} completion tokens, "
-        f"{max(1, seconds * factor / 60):.0f} minutes on this machine (from a small pilot: half to twice that)"
+        f"estimate: about {requests} requests, {prompt} prompt + {completion} completion tokens, "
+        f"{max(1, seconds * factor / 60):.0f} minutes on this machine (a small pilot: half to twice that)"
     )
