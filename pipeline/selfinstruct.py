@@ -72,7 +72,7 @@ class Options:
     )
     prompts: str = option("", "directory whose files replace those of prompts/", metavar="DIR", group=_MODEL)
     batch_size: int = option(
-        32,
+        64,
         "requests that the embedded engine answers as one group",
         unit="requests",
         low=1,
@@ -180,7 +180,7 @@ class Options:
         0.3, "taken off a token's logit per earlier use in the answer", low=0, high=2, group=_INSTANCE
     )
     answer_max_tokens: int = option(
-        256, "longest answer; longer ones are dropped as truncated", unit="tokens", low=8, group=_INSTANCE
+        200, "longest answer; longer ones are dropped as truncated", unit="tokens", low=8, group=_INSTANCE
     )
     min_output: int = option(1, "shortest output", unit="words (zh: characters)", low=1, group=_INSTANCE)
     max_output: int = option(400, "longest output", unit="words (zh: characters)", low=1, group=_INSTANCE)

@@ -87,6 +87,13 @@ def test_a_model_without_a_chat_template_refuses_chat(tmp_path, one_thread):
         ask(engine, Request("Hello", chat=True))
 
 
+def test_a_directory_that_cannot_be_loaded_is_an_error_for_the_user(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no such type"}', encoding="utf-8")
+    with pytest.raises(PipelineError) as caught:
+        load(str(tmp_path))
+    assert str(caught.value).startswith(f"model {tmp_path}: cannot be loaded (")
+
+
 def test_the_answer_is_cut_before_the_first_stop_string(engine):
     setting = {"temperature": 1.0, "max_tokens": 80, "seed": 4}
     free = ask(engine, Request("Name a river.", sampling=Sampling(**setting)))[0].text

@@ -65,7 +65,7 @@ def test_something_still_open_fails_the_check_with_the_counts():
     ledger.keep("a")
     with pytest.raises(PipelineError) as caught:
         ledger.check()
-    assert "3 candidates opened, 1 kept + 0 dropped = 1, 2 still open" in str(caught.value)
+    assert "3 candidates opened, 1 kept + 0 dropped, 2 still open" in str(caught.value)
 
 
 def test_a_count_changed_behind_its_back_fails_the_check():
@@ -73,7 +73,7 @@ def test_a_count_changed_behind_its_back_fails_the_check():
     ledger.open("a")
     ledger.keep("a")
     ledger.kept += 1
-    with pytest.raises(PipelineError, match=r"1 candidates opened, 2 kept \+ 0 dropped = 2, 0 still open"):
+    with pytest.raises(PipelineError, match=r"1 candidates opened, 2 kept \+ 0 dropped, 0 still open"):
         ledger.check()
 
 
