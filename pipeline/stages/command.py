@@ -17,6 +17,7 @@ from pipeline.engines.scheduler import Scheduler, Tally
 from pipeline.errors import EXIT_INTERRUPTED, Stopped
 from pipeline.progress import Display
 from pipeline.records import Example, read_rows
+from pipeline.report import write_report
 from pipeline.rundir import LineFile, RunDir, next_name
 from pipeline.stages import setup
 from pipeline.stages.export import export
@@ -50,6 +51,7 @@ def run(options: Options, root: Path) -> Path:
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
     try:
         _work(options, target, seeds, prompts)
+        write_report(target.path)
         target.finish(config, inputs)
     except (Stopped, KeyboardInterrupt):
         raise Stopped(_how_to_go_on(target.path)) from None
