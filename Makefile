@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ARGS ?=
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: selfinstruct test test-all lint bench-selfinstruct
+.PHONY: selfinstruct test test-all lint
 
 selfinstruct: .venv/ready
 	$(PY) -m pipeline.selfinstruct --seeds seeds/ $(ARGS)

@@ -27,7 +27,8 @@ from pipeline.records import read_text, to_json
 
 # DONE first: a directory that is being cleared must not pass for a finished run.
 _OURS = tuple(
-    "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset".split()
+    "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
+    " report.html".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "rapidfuzz", "numpy")
 

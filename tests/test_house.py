@@ -45,7 +45,10 @@ def readme_commands() -> list[str]:
     """Every `python -m pipeline...` of a code block or of code in a sentence, and what `make` passes on."""
     readme = REPO / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    found = re.findall(r"python3? (-m pipeline[^`\n]*)", text)
+    blocks = "\n".join(re.findall(r"^ {4}(?:\S*/)?python3? .*$|`[^`\n]*python[^`\n]*`", text, re.MULTILINE))
+    found = re.findall(r"python3? (-m pipeline[^`\n]*)", blocks)
+    mentioned = set(re.findall(r"python3? -m pipeline\.(\w+)", text))
+    assert mentioned <= set(commands())
     found += [
         f"-m pipeline.{name} {words}"
         for name, words in re.findall(r"make (\w+) ARGS=\"([^\"]*)\"", text)

@@ -133,7 +133,7 @@ def test_stdout_is_exactly_the_dataset_path_and_the_log_goes_to_stderr(call: Any
     assert sorted(tree(run)) == sorted(
         "DONE config.yaml dataset dataset/README.md dataset/alpaca.json dataset/data"
         " dataset/data/train.jsonl dataset/data/train.parquet dropped.jsonl journal.jsonl kept.jsonl log.txt"
-        " metrics.jsonl run.json".split()
+        " metrics.jsonl report.html run.json".split()
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.records import Instance
+from pipeline.stages.echoes import input_equals_output
 from pipeline.stages.screen import load_words
 from pipeline.stages.validate import REASONS, ValidateLimits, conflict, refers_to_input, validate
 from pipeline.stages.words import EVIDENCE
@@ -394,3 +395,16 @@ def test_python_is_compiled_but_never_run(tmp_path):
 )
 def test_instructions_say_whether_they_need_an_input(instruction, language, needs):
     assert refers_to_input(instruction, WORDS[language]) is needs
+
+
+def test_a_quoted_text_that_comes_back_unchanged_is_no_answer() -> None:
+    for instruction, output in (
+        (
+            'Turn this into a question: "The old man feeds the grey birds."',
+            "The old man feeds the grey birds.",
+        ),
+        ("把“今天早上下了一场大雨。”改成问句。", "“今天早上下了一场大雨。”"),
+    ):
+        drop = input_equals_output(instruction, "", output)
+        assert drop is not None and drop.reason == "input_equals_output"
+    assert input_equals_output('Is "the cat sat on the mat" a rhyme?', "", "Yes, it is.") is None

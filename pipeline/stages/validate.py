@@ -6,7 +6,6 @@ arXiv 2212.10560, section 2.2), extended by what needs no judge: language, JSON,
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from pipeline.stages.code_checks import (
     looks_like_code,
     num_fences,
 )
+from pipeline.stages.echoes import input_equals_output, input_repeats_instruction, output_repeats_instruction
 from pipeline.stages.language import is_language, names_language, requested_language
 from pipeline.stages.references import refers_to_input as refers_to_input
 from pipeline.stages.repetition import repetition
@@ -61,8 +61,6 @@ REASONS = (
     "duplicate_instance",
 )
 REFUSED_WITHIN = 120  # characters: an answer refuses at its start, a letter may say "I cannot" later
-COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
-COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
 _FEW = 4  # units that say nothing about a language
 
 _NOTHING = frozenset(
@@ -81,9 +79,6 @@ _NOTHING = frozenset(
         "空",
         "无输出",
     )
-)
-_FILLERS = frozenset(
-    "a an the is are was of to and in that which it sure here task ok okay yes 的 是 了 好 请 在 和".split()
 )
 _TURNED_DOWN = re.compile(
     r"declin|refus|turn\w* down|apolog|sorry|excuse|absen|reject|respon|repl[yi]|e-?mail|letter|dialog"
@@ -138,7 +133,7 @@ def validate(
         or prompt_leak(input, words, prompt_texts, language)
         or prompt_leak(output, words, prompt_texts, language)
         or missing_input(instruction, input, words)
-        or input_equals_output(input, output)
+        or input_equals_output(instruction, input, output, is_classification)
         or input_repeats_instruction(instruction, input)
         or output_repeats_instruction(instruction, output, is_classification)
         or ends_in_colon(output)
@@ -188,38 +183,6 @@ def missing_input(instruction: str, input: str, words: Words) -> Drop | None:
     """Drop an empty input where the instruction needs one."""
     missing = not input.strip() and refers_to_input(instruction, words)
     return Drop("missing_input", quote(instruction)) if missing else None
-
-
-def input_equals_output(input: str, output: str) -> Drop | None:
-    """Drop an input that came back unchanged."""
-    # line by line: to divide a text into paragraphs is work
-    lines = [[same(line) for line in text.strip().split("\n")] for text in (input, output)]
-    unchanged = same(input) and lines[0] == lines[1]
-    return Drop("input_equals_output", quote(output)) if unchanged else None
-
-
-def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
-    """Drop an input that is the instruction, or begins with it."""
-    asked, given = units(instruction), units(input)
-    repeated = len(asked) >= 3 and given[: len(asked)] == asked
-    return Drop("input_repeats_instruction", quote(input)) if repeated else None
-
-
-def output_repeats_instruction(instruction: str, output: str, is_classification: bool = False) -> Drop | None:
-    """Drop an output that begins with the instruction, or, when short, mostly repeats it in its order."""
-    asked, said = units(instruction), units(output)
-    if len(asked) >= 3 and said[: len(asked)] == asked:
-        return Drop("output_repeats_instruction", quote(output))
-    if is_classification or not COPIED_UNITS[0] <= len(said) <= COPIED_UNITS[1]:
-        return None
-    # quoted and listed text may be the answer
-    own = units(re.split("[:：\n]", QUOTED.sub(" ", instruction))[0])
-    blocks = difflib.SequenceMatcher(None, own, said, autojunk=False).get_matching_blocks()
-    repeated = sum(block.size for block in blocks)
-    # "The result of 4 raised to the power of 3 is 64." restates the question and answers it
-    copied = repeated >= COPIED_SHARE * len(said) and not set(said) - set(asked) - _FILLERS
-    evidence = quote(f"{repeated} of {len(said)} units: {output}")
-    return Drop("output_repeats_instruction", evidence) if copied else None
 
 
 def ends_in_colon(output: str) -> Drop | None:

@@ -1,0 +1,57 @@
+"""Outputs that only say again what was given: the input, a quoted text, the instruction itself."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from pipeline.records import Drop
+from pipeline.stages.screen import QUOTED
+from pipeline.stages.text import units
+from pipeline.stages.words import quote, same
+
+_MARKS = "\"'“”‘’「」『』《》`"
+COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
+COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
+_FILLERS = frozenset(
+    "a an the is are was of to and in that which it sure here task ok okay yes 的 是 了 好 请 在 和".split()
+)
+
+
+def input_equals_output(
+    instruction: str, input: str, output: str, is_classification: bool = False
+) -> Drop | None:
+    """Drop an input that came back unchanged, or a text of five units or more that the instruction quotes."""
+    quoted = (match.group().strip(_MARKS) for match in QUOTED.finditer(instruction))
+    if not is_classification and any(
+        len(units(text)) >= 5 and same(text) == same(output.strip().strip(_MARKS)) for text in quoted
+    ):
+        return Drop("input_equals_output", quote(output))
+    # line by line: to divide a text into paragraphs is work
+    lines = [[same(line) for line in text.strip().split("\n")] for text in (input, output)]
+    unchanged = same(input) and lines[0] == lines[1]
+    return Drop("input_equals_output", quote(output)) if unchanged else None
+
+
+def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
+    """Drop an input that is the instruction, or begins with it."""
+    asked, given = units(instruction), units(input)
+    repeated = len(asked) >= 3 and given[: len(asked)] == asked
+    return Drop("input_repeats_instruction", quote(input)) if repeated else None
+
+
+def output_repeats_instruction(instruction: str, output: str, is_classification: bool = False) -> Drop | None:
+    """Drop an output that begins with the instruction, or, when short, mostly repeats it in its order."""
+    asked, said = units(instruction), units(output)
+    if len(asked) >= 3 and said[: len(asked)] == asked:
+        return Drop("output_repeats_instruction", quote(output))
+    if is_classification or not COPIED_UNITS[0] <= len(said) <= COPIED_UNITS[1]:
+        return None
+    # quoted and listed text may be the answer
+    own = units(re.split("[:：\n]", QUOTED.sub(" ", instruction))[0])
+    blocks = difflib.SequenceMatcher(None, own, said, autojunk=False).get_matching_blocks()
+    repeated = sum(block.size for block in blocks)
+    # "The result of 4 raised to the power of 3 is 64." restates the question and answers it
+    copied = repeated >= COPIED_SHARE * len(said) and not set(said) - set(asked) - _FILLERS
+    evidence = quote(f"{repeated} of {len(said)} units: {output}")
+    return Drop("output_repeats_instruction", evidence) if copied else None
