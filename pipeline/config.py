@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.records import read_text
+from pipeline.records import check_characters, read_text
 
 OptionsT = TypeVar("OptionsT")
 
@@ -60,6 +60,7 @@ class _Parser(argparse.ArgumentParser):
     known: frozenset[str] = frozenset()
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print before leaving."""
         if message.startswith("unrecognized arguments: "):
             word = (message.removeprefix("unrecognized arguments: ").split() or [""])[0].split("=")[0]
             what = f"{'option' if word.startswith('-') else 'argument'} '{word}'"
@@ -77,11 +78,7 @@ def parse(cls: type[OptionsT], argv: list[str], *, prog: str, doc: str, base: Pa
     config = given.pop("config", None)
     below = {} if base is None else _read_yaml(base, fields)
     file = {} if config is None else _read_yaml(Path(config), fields)
-
-    def where(name: str) -> str:
-        return flag(name) if name in given else f"{config if name in file else base}: {name}"
-
-    return build(cls, {**below, **file, **given}, where)
+    return build(cls, {**below, **file, **given}, flag)
 
 
 def build(
@@ -127,6 +124,8 @@ def _scalar(value: Any, kind: type, meta: typing.Mapping[str, Any], where: str) 
     wanted = f"expected {_NAMES[kind]}{unit}"
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, str | int | float):
         raise PipelineError(where, f"got {value!r}, {wanted}", "Correct the value.")
+    if isinstance(value, str):
+        check_characters(value, where)
     try:
         result = kind(value)
     except (ValueError, OverflowError):
@@ -209,6 +208,7 @@ def _help(f: dataclasses.Field[Any]) -> str:
 
 
 def _read_yaml(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Every value of the file, checked whether or not a flag overrides it."""
     import yaml
 
     try:
@@ -225,4 +225,4 @@ def _read_yaml(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     for key in values:
         if key not in fields:
             raise unknown(path, f"option '{key}'", key, fields)
-    return values
+    return {key: cast(value, *fields[key], where=f"{path}: {key}") for key, value in values.items()}

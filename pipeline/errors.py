@@ -1,6 +1,7 @@
-"""The one error that users see: *where: got, expected.
+"""The one error that users see, *where: got, expected. Fix.* on one line without a traceback, and exit codes.
 
-Fix.* on one line, without a traceback, exit code 2.
+0: done; 1: done, but nothing was kept; 2: an error, or seeds that `--check-seeds` complains of; 3: a
+budget is used up, or a batch file waits for its results; 130: stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+EXIT_NOTHING_KEPT = 1
 EXIT_ERROR = 2
+EXIT_PAUSED = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -27,10 +30,14 @@ class PipelineError(Exception):
 
 
 class Stopped(Exception):
-    """A graceful stop (Ctrl-C, SIGTERM): everything answered so far is kept.
+    """A graceful stop (Ctrl-C, SIGTERM, a budget used up): everything answered so far is kept.
 
-    The message says how to go on.
+    The message says how to go on; `code` is the process's exit code.
     """
+
+    def __init__(self, message: str = "", code: int = EXIT_INTERRUPTED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @contextmanager
@@ -47,10 +54,7 @@ def disk_errors(path: object) -> Iterator[None]:
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Call `main(argv)` as a process's entry point and exit with its code.
-
-    Show a PipelineError on one line.
-    """
+    """Call `main(argv)` as a process's entry point and exit with its code; errors are shown on one line."""
     try:
         sys.exit(main(sys.argv[1:]))
     except PipelineError as error:
@@ -58,4 +62,4 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         sys.exit(EXIT_ERROR)
     except (Stopped, KeyboardInterrupt) as stop:
         print(str(stop) or "Stopped.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(getattr(stop, "code", EXIT_INTERRUPTED))

@@ -28,15 +28,13 @@ from pipeline.errors import disk_errors
 
 
 class Display:
-    """Bars for what is wanted, a line of counts below them.
+    """Bars for what is wanted, and what `below()` says whenever they are drawn."""
 
-    `tick()` gives the counts whenever they are drawn.
-    """
-
-    def __init__(self, log: Path | None, tick: Callable[[], str]) -> None:
+    def __init__(self, log: Path | None) -> None:
         # no emoji: ":key:" in an answer is text
         self.console = Console(stderr=True, highlight=False, emoji=False)
-        self._log, self._tick = log, tick
+        self._log = log
+        self.below: Callable[[], str] = str
         self._bars = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(32),
@@ -100,5 +98,5 @@ class Display:
     def _draw(self) -> Table:
         grid = Table.grid()
         grid.add_row(self._bars)
-        grid.add_row(self._tick())
+        grid.add_row(self.below())
         return grid

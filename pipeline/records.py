@@ -6,9 +6,11 @@ chat.
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from pipeline.errors import PipelineError, disk_errors
 
 LANGUAGES = ("en", "zh")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,12 @@ class Drop:
 
 def to_json(record: Any) -> str:
     """One line of JSON: the same bytes for the same record, Chinese left readable."""
-    data = dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record  # type: ignore[arg-type]
-    return json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
+    return json.dumps(record, ensure_ascii=False, separators=(", ", ": "), default=_fields)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """A dataclass as JSON takes it; `dataclasses.asdict` would copy all that is in it."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 def read_text(path: Path) -> str:
@@ -102,6 +109,13 @@ def read_text(path: Path) -> str:
         raise PipelineError(
             f"{path}:{line}", problem, "Save the file as UTF-8 (iconv -f GB18030 -t UTF-8, say)."
         ) from None
+
+
+def check_characters(text: str, where: object) -> None:
+    r"""Refuse half a surrogate pair, which an escape such as \ud83d can write but no file can hold."""
+    if found := _SURROGATE.search(text):
+        problem = f"\\u{ord(found[0]):04x} is half a surrogate pair, which is no character"
+        raise PipelineError(where, problem, "Write the character itself, as UTF-8.")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -132,6 +146,7 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise PipelineError(
                 f"{path}[{index}]", f"got {type(row).__name__}, expected an object", "Mend the row."
             )
+        check_characters(to_json(row), f"{path}[{index}]")
         yield f"{path}[{index}]", row
 
 
@@ -145,6 +160,7 @@ def _object(where: str, line: str) -> dict[str, Any]:
         raise PipelineError(
             where, f"got {type(row).__name__}, expected an object", "Write one JSON object a line."
         )
+    check_characters(to_json(row), where)
     return row
 
 
@@ -176,3 +192,47 @@ def duplicates(ids: Iterable[tuple[str, str]]) -> None:
                 where, f"id '{name}' was used before at {seen[name]}", "Make every id unique."
             )
         seen[name] = where
+
+
+class LineFile:
+    """A file that grows by whole lines: a write that fails is taken back."""
+
+    def __init__(self, path: Path, *, anew: bool, sync: bool = False) -> None:
+        self.path, self.sync = path, sync
+        with disk_errors(path):
+            self._stream = path.open("ab", buffering=0)  # appending, so that a cut leaves no gap
+            if anew:
+                self._stream.truncate(0)
+
+    @property
+    def length(self) -> int:
+        """Its size in bytes."""
+        return os.fstat(self._stream.fileno()).st_size
+
+    def cut(self, length: int) -> None:
+        """Keep the first `length` bytes only."""
+        with disk_errors(self.path):
+            self._stream.truncate(length)
+
+    def append(self, records: list[Any]) -> None:
+        """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
+        self.append_bytes("".join(to_json(r) + "\n" for r in records).encode())
+
+    def append_bytes(self, data: bytes) -> None:
+        """Write bytes that end in a newline, all or none of them."""
+        start = self.length
+        with disk_errors(self.path):
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[self._stream.write(view) or 0 :]
+                if self.sync:
+                    os.fsync(self._stream.fileno())
+            except OSError:
+                with suppress(OSError):  # what went wrong first is what the user must know
+                    os.ftruncate(self._stream.fileno(), start)
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()

@@ -17,18 +17,17 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import read_text, to_json
+from pipeline.records import read_text
 
 # DONE first: a directory that is being cleared must not pass for a finished run.
 _OURS = tuple(
     "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
-    " report.html".split()
+    " report.html batches snapshot.npz".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "rapidfuzz", "numpy")
 
@@ -46,12 +45,19 @@ class RunDir:
         return (self.path / "DONE").exists()
 
     def claim(
-        self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, resume: bool, overwrite: bool
+        self,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+        manner: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the directory ours, or refuse it. Raises PipelineError.
 
         `config` holds the options that decide the result and `inputs` the digests of what is read; a
-        resumed run must have the same of both.
+        resumed run must have the same of both. `manner`, options that only say how the result is had, is
+        written down too, and may change.
         """
         used = self._used_by()
         if used and not (resume or overwrite):
@@ -64,7 +70,7 @@ class RunDir:
             if resume:
                 self.check_same(config, inputs)
             else:
-                self._begin(config, inputs, clear=overwrite)
+                self._begin({**config, **(manner or {})}, inputs, clear=overwrite)
         except BaseException:
             self.release()
             raise
@@ -156,9 +162,7 @@ class RunDir:
 
         before = yaml.safe_load(read_text(self.path / "config.yaml"))
         changed = [
-            f"{k} ({before.get(k)} -> {config.get(k)})"
-            for k in {**before, **config}
-            if before.get(k) != config.get(k)
+            f"{k} ({before.get(k)} -> {config.get(k)})" for k in config if before.get(k) != config.get(k)
         ]
         read = self._record().get("inputs", {})
         changed += [f"the contents of {k}" for k in {**read, **inputs} if read.get(k) != inputs.get(k)]
@@ -168,40 +172,6 @@ class RunDir:
                 f"these differ from when the run began: {', '.join(changed)}",
                 "Set them back, or start a new run.",
             )
-
-
-class LineFile:
-    """A file that grows by whole lines: a write that fails is taken back."""
-
-    def __init__(self, path: Path, *, anew: bool, sync: bool = False) -> None:
-        self.path, self.sync = path, sync
-        with disk_errors(path):
-            self._stream = path.open("ab", buffering=0)  # appending, so that a cut leaves no gap
-            if anew:
-                self._stream.truncate(0)
-
-    def append(self, records: list[Any]) -> None:
-        """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
-        self.append_bytes("".join(to_json(r) + "\n" for r in records).encode())
-
-    def append_bytes(self, data: bytes) -> None:
-        """Write bytes that end in a newline, all or none of them."""
-        start = os.fstat(self._stream.fileno()).st_size
-        with disk_errors(self.path):
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[self._stream.write(view) or 0 :]
-                if self.sync:
-                    os.fsync(self._stream.fileno())
-            except OSError:
-                with suppress(OSError):  # what went wrong first is what the user must know
-                    os.ftruncate(self._stream.fileno(), start)
-                raise
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
 
 
 def resumable(path: Path | None, root: Path, command: str) -> Path:

@@ -16,15 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import option, parse
+from pipeline.engines.options import EngineOptions
 from pipeline.errors import PipelineError, run_command
 from pipeline.rundir import resumable
 
-_RUN, _MODEL, _PROPOSE, _FILTER, _INSTANCE = "run", "engine", "propose", "filter", "instantiate and validate"
+_RUN, _PROMPTS, _PROPOSE, _FILTER = "run", "prompts", "propose", "filter"
+_INSTANCE = "instantiate and validate"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Every option of the command, as a flag and as a YAML key."""
+class RunOptions:
+    """What is wanted and where it goes."""
 
     seeds: tuple[str, ...] = option(
         ("seeds",), "seed tasks: directories or files (JSONL, Alpaca JSON)", metavar="PATH", group=_RUN
@@ -57,33 +59,27 @@ class Options:
     )
     check_seeds: bool = option(False, "lint the seeds and stop", group=_RUN)
 
-    engine: str = option("embedded", "where text comes from", choices=("embedded",), group=_MODEL)
-    model: str = option(
-        "", "directory or hub id; none: the embedded SmolLM2-135M-Instruct", metavar="MODEL", group=_MODEL
-    )
+
+@dataclass(frozen=True)
+class Options(EngineOptions, RunOptions):
+    """Every option of the command, as a flag and as a YAML key."""
+
     style: str = option(
         "auto",
         "prompts for the writing stages: text to continue, or chat messages",
         choices=("auto", "completion", "chat"),
-        group=_MODEL,
+        group=_PROMPTS,
     )
     answer_style: str = option(
-        "auto", "the same for the answers", choices=("auto", "completion", "chat"), group=_MODEL
+        "auto", "the same for the answers", choices=("auto", "completion", "chat"), group=_PROMPTS
     )
-    prompts: str = option("", "directory whose files replace those of prompts/", metavar="DIR", group=_MODEL)
-    batch_size: int = option(
-        64,
-        "requests that the embedded engine answers as one group",
-        unit="requests",
-        low=1,
-        high=4096,
-        group=_MODEL,
+    structured: bool = option(
+        True,
+        "have labels, verdicts and scores written as JSON where an engine follows a schema (chat style)",
+        group=_PROMPTS,
     )
-    slots: int = option(
-        32, "sequences in the embedded model at a time", unit="sequences", low=1, high=1024, group=_MODEL
-    )
-    max_failed_frac: float = option(
-        0.2, "share of failed requests at which the run stops", low=0, high=1, group=_MODEL
+    prompts: str = option(
+        "", "directory whose files replace those of prompts/", metavar="DIR", group=_PROMPTS
     )
 
     variant: str = option(
@@ -234,8 +230,7 @@ def main(argv: list[str]) -> int:
         return command.check_seeds(options)
     if options.dry_run:
         return dry_run.dry_run(options)
-    print(command.run(options, runs))
-    return 0
+    return command.run(options, runs)
 
 
 if __name__ == "__main__":

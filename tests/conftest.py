@@ -12,14 +12,15 @@ import scripted
 
 from pipeline.errors import run_command
 from pipeline.selfinstruct import main
-from pipeline.stages import setup
+from pipeline.stages import dry_run, generate
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable[..., scripted.Ended]:
     """The command with the scripted engine, in this process and in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(setup, "open_engine", scripted.open_engine)
+    for module in (generate, dry_run):
+        monkeypatch.setattr(module, "open_engine", scripted.open_engine)
 
     def run(*args: object) -> scripted.Ended:
         monkeypatch.setattr(sys, "argv", ["selfinstruct", *map(str, args)])

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stub import StubEngine
+
 from pipeline.engines.base import Request, Response
+from pipeline.engines.job import Tally
 from pipeline.engines.journal import Journal
-from pipeline.engines.scheduler import Scheduler, Tally
+from pipeline.engines.scheduler import Scheduler
 from pipeline.records import Example, to_json
 from pipeline.selfinstruct import Options
 from pipeline.stages import setup
@@ -80,7 +83,7 @@ REFUSED = {"en": "I'm sorry, but I cannot help with that.", "zh": "抱歉，我�
 
 
 @dataclass
-class Scripted:
+class Scripted(StubEngine):
     """Answers each request by a rule that depends on the request alone; keeps what it was asked."""
 
     model: str = "scripted"

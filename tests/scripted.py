@@ -12,12 +12,16 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stub import StubEngine
+
 from pipeline.engines.base import Request, Response
+from pipeline.engines.budget import Budget, BudgetedEngine
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPTED = [sys.executable, str(Path(__file__).resolve())]
@@ -34,11 +38,10 @@ _THINGS = "bicycle kettle ladder violin compass lantern blanket hammer basket mi
 _PLACES = "harbour village forest kitchen desert library market museum valley station castle meadow".split()
 
 
-class ScriptedEngine:
+class ScriptedEngine(StubEngine):
     """Implements `engines.base.Engine`; a sixth of the proposals is no request, a sixth classification."""
 
-    model, license, precision = "scripted", "apache-2.0", "no numbers"
-    groups_in_flight, can_score, has_chat = 1, True, False
+    groups_in_flight, can_score = 1, True
 
     def __init__(self, batch_size: int = 8) -> None:
         self.batch_size, self.tokens_drawn = batch_size, 0
@@ -53,9 +56,11 @@ class ScriptedEngine:
         return [_respond(request) for request in requests]
 
 
-def open_engine(options: Any) -> ScriptedEngine:
-    """In place of `setup.open_engine`."""
-    return ScriptedEngine(options.batch_size)
+@asynccontextmanager
+async def open_engine(options: Any, *other: Any) -> AsyncIterator[BudgetedEngine]:
+    """In place of `engines.open.open_engine`."""
+    limits = Budget(options.max_requests, options.max_tokens_total)
+    yield BudgetedEngine(ScriptedEngine(options.batch_size or 64), limits)
 
 
 def _respond(request: Request) -> Response:
@@ -139,7 +144,7 @@ def refused_after_start(ended: Ended) -> str:
 if __name__ == "__main__":
     from pipeline.errors import run_command
     from pipeline.selfinstruct import main
-    from pipeline.stages import setup
+    from pipeline.stages import dry_run, generate
 
-    setup.open_engine = open_engine  # type: ignore[assignment]
+    generate.open_engine = dry_run.open_engine = open_engine  # type: ignore[assignment]
     run_command(main)

@@ -12,6 +12,7 @@ from pipeline.records import Instance, SeedTask
 from pipeline.stages.classify import (
     ask_request,
     classify_demonstrations,
+    closed_question,
     compare_request,
     implausible,
     parse_classification,
@@ -19,8 +20,11 @@ from pipeline.stages.classify import (
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.seeds import load_seeds
 from pipeline.stages.text import length
+from pipeline.stages.words import load_words
 
-SEEDS = load_seeds([str(Path(__file__).resolve().parents[1] / "seeds")])
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = load_seeds([str(ROOT / "seeds")])
+WORDS = {language: load_words(ROOT / "prompts" / language / "words.yaml") for language in ("en", "zh")}
 TASKS = {"en": "Is this review positive or negative?", "zh": "判断这条评论是正面还是负面。"}
 SHOWN = {
     "en": [("Tell spam from ham.", True), ("Write a poem.", False)],
@@ -143,3 +147,62 @@ def test_asking_offers_yes_first_and_a_space_only_where_words_have_one(
     drawn = ask_request(prompt, SHOWN[language], TASKS[language], language, can_score=False)
     assert not drawn.choices and drawn.sampling.stop == ("\n",)
     assert TASKS[language] in drawn.prompt and SHOWN[language][0][0] in drawn.prompt
+
+
+@pytest.mark.parametrize(
+    ("language", "instruction"),
+    [
+        ("en", "Is the following statement true?"),
+        ("en", "Does the following sentence have an idiomatic expression?"),
+        ("en", "Can the following sentence be shortened?"),
+        ("en", "In the following paragraph, is there a spelling mistake?"),
+        ("en", "Does the following list name a city?"),
+        ("en", "Isn't this sentence a metaphor?"),
+        ("en", "Do these two sentences mean the same? Yes or No."),
+        ("en", "Is this review positive or not?"),
+        ("en", "Is the text below about cooking? Answer yes or no."),
+        ("zh", "下面这句话是否有语病？"),
+        ("zh", "这句话通顺吗？"),
+        ("zh", "请判断下面的说法是否正确。"),
+        ("zh", "以下两句话的意思是不是一样？"),
+        ("zh", "下面的句子对不对？请回答是或否。"),
+        ("zh", "此句有无语病？答有或无。"),
+    ],
+)
+def test_a_yes_no_question_about_a_given_text_is_closed(language: str, instruction: str) -> None:
+    assert closed_question(instruction, WORDS[language]) is True
+
+
+@pytest.mark.parametrize(
+    ("language", "instruction"),
+    [
+        ("en", "Is the earth round?"),  # about no text
+        ("en", "Is the following statement true? The moon is made of old cheese."),  # the text is there
+        ("en", "Is the following statement true? Explain."),
+        ("en", "Is the following sentence correct, and why?"),
+        ("en", "Is there a mistake in the following sentence? If so, fix it."),
+        ("en", "Does the following code run? Rewrite it if it does not."),
+        ("en", "Is this message formal or informal?"),  # asks for one of two labels
+        ("en", "Is the following statement true, and which words show it?"),
+        ("en", "Can you summarize the following article?"),
+        ("en", "Could you shorten this sentence?"),
+        ("en", "What is the topic of the following text?"),
+        ("en", "Summarize the following article."),
+        ("zh", "地球是圆的吗？"),
+        ("zh", "下面这句话有语病吗？请修改。"),
+        ("zh", "下面这句话是否正确，并说明理由。"),
+        ("zh", "这句话是褒义还是贬义？"),
+        ("zh", "能不能把下面的句子改短？"),
+        ("zh", "你能概括下面的文章吗？"),
+        ("zh", "能否概括下面的文章？"),
+        ("zh", "下面这篇文章讲了什么？"),
+        ("zh", "下面的说法对吗？为什么？"),
+    ],
+)
+def test_other_requests_are_not_closed(language: str, instruction: str) -> None:
+    assert closed_question(instruction, WORDS[language]) is False
+
+
+def test_no_open_seed_is_a_closed_question() -> None:
+    found = [s for s in SEEDS if closed_question(s.instruction, WORDS[s.language])]
+    assert found and all(s.is_classification for s in found)

@@ -99,6 +99,8 @@ def test_numbers_that_yaml_reads_as_text_are_cast_by_the_declared_type(tmp_path:
         ("languages: [en, [zh]]", "languages: got ['zh'], expected text. "),
         ("languages:", "languages: got None, expected text. "),
         ("languages: [en, fr]", "languages: got 'fr', expected one of en, zh. "),
+        ('model: "\\ud800"', "model: \\ud800 is half a surrogate pair, which is no character. "),
+        ('kinds: [a, "\\udfff"]', "kinds: \\udfff is half a surrogate pair, which is no character. "),
         ("style: chatt", "style: got 'chatt', expected one of chat, completion. Did you mean 'chat'?"),
         ("style: other", "style: got 'other', expected one of chat, completion. Choose one of them."),
         ("num_exmples: 3", "unknown option 'num_exmples'. Did you mean 'num_examples'?"),
@@ -115,6 +117,21 @@ def test_an_unusable_yaml_value_is_refused_with_file_and_option(
 ) -> None:
     config = from_yaml(tmp_path, line + "\n")
     assert refusal("--config", config).startswith(f"{config}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "message"),
+    [
+        ("num_examples: 0", ["--num-examples", "3"], "num_examples: got 0, expected 1 to 5000000"),
+        ("judge: 1", ["--judge"], "judge: got 1, expected true or false"),
+        ("languages: [en, 5]", ["--languages", "en"], "languages: got '5', expected one of en, zh"),
+    ],
+)
+def test_a_value_of_the_file_is_checked_although_a_flag_overrides_it(
+    tmp_path: Path, line: str, flags: list[str], message: str
+) -> None:
+    config = from_yaml(tmp_path, line + "\n")
+    assert refusal("--config", config, *flags).startswith(f"{config}: {message}")
 
 
 def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def load(folder: str, **how: Any) -> EmbeddedEngine:
     """An engine that computes in fp32 on the CPU, so that its tokens can be compared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(embedded, "_native_bf16", lambda: False)
+        patch.setattr(embedded, "native_bf16", lambda: False)
         return EmbeddedEngine(folder, **how)
 
 

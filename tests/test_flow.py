@@ -31,7 +31,8 @@ def test_both_languages_reach_their_targets_exactly_and_the_books_balance() -> N
 def test_every_drop_has_a_stage_a_reason_and_evidence() -> None:
     made = drive(Scripted(bad=0.4, failing=0.1), wanted={"en": 40, "zh": 40})
     for row in made.dropped:
-        assert row["stage"] and row["reason"] and row["evidence"].strip() and row["instruction"], row
+        assert row["stage"] and row["reason"] and row["evidence"].strip(), row
+        assert row["unit"] == "request" or row["instruction"], row
     stages = {(row["stage"], row["reason"]) for row in made.dropped}
     assert stages >= {
         ("parse", "repeated_item"),
@@ -56,7 +57,7 @@ def test_a_near_duplicate_names_its_neighbour_which_was_admitted_before() -> Non
     made = mixed()[0]
     rows = [d for d in made.dropped if d["reason"] == "near_duplicate"]
     admitted = {s.id for seeds in SEEDS.values() for s in seeds} | {
-        i for p in made.job.pools for i, _ in p.machine
+        i for p in made.job.pools for i, _ in p.machine.items
     }
     assert rows and all(d["evidence"].split(" against ")[1].split(":")[0] in admitted for d in rows)
 
@@ -64,7 +65,7 @@ def test_a_near_duplicate_names_its_neighbour_which_was_admitted_before() -> Non
 def test_every_kept_example_says_where_it_came_from() -> None:
     made = mixed()[0]
     seeds = {s.id for mine in SEEDS.values() for s in mine}
-    machine = {i for p in made.job.pools for i, _ in p.machine}
+    machine = {i for p in made.job.pools for i, _ in p.machine.items}
     for example in made.kept:
         origin, language = example.provenance, example.language
         given = ["input"] if example.input else []
@@ -93,7 +94,7 @@ def test_every_kept_example_says_where_it_came_from() -> None:
 def test_six_seeds_and_two_machine_written_instructions_are_shown_once_there_are_some() -> None:
     made = drive(Scripted(batch_size=1, groups_in_flight=1), classification_frac=0, prompt_reuse=1)
     shown = [e.provenance["shown"] for e in made.kept]
-    machine = {i for p in made.job.pools for i, _ in p.machine}
+    machine = {i for p in made.job.pools for i, _ in p.machine.items}
     counts = [sum(i in machine for i in ids) for ids in shown]
     assert counts[0] == 0 and 2 in counts and set(counts) <= {0, 1, 2}
 

@@ -25,13 +25,18 @@ def test_failed_requests_are_dropped_as_engine_errors_and_counted() -> None:
     made = mixed()[0]
     errors = [d for d in made.dropped if d["reason"] == "engine_error"]
     assert errors and {d["evidence"] for d in errors} == {"the server fell over"}
-    assert {d["unit"] for d in errors} == {"candidate", "instance"}
-    assert {d["stage"] for d in errors} <= {"classify", "labels", "input", "labelled_input", "answer"}
+    assert {d["unit"] for d in errors} == {"request", "candidate", "instance"}
+    steps = {"classify", "labels", "input", "labelled_input", "answer"}
+    assert {d["stage"] for d in errors} <= {"propose", *steps}
     # a failed proposal has no candidate yet: 3 proposals a request never came to be
+    requests = [d for d in errors if d["unit"] == "request"]
+    assert made.tally.failed == len(requests) == made.job.requests.dropped.total()
+    failed_proposals = [d for d in requests if d["stage"] == "propose"]
     proposals = sum(p.proposals for p in made.job.pools)
     came = {d["id"].split("-")[1] for d in made.dropped if d["unit"] == "candidate"}
     came |= {e.id.split("-")[1] for e in made.kept}
-    assert made.tally.failed == len(errors) + proposals - len(came)
+    assert len(failed_proposals) == proposals - len(came)
+    assert len(errors) == 2 * len(requests) - len(failed_proposals)  # the rest had a candidate or an instance
 
 
 def test_an_engine_that_raises_fails_its_group_and_the_run_goes_on() -> None:

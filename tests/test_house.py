@@ -157,6 +157,17 @@ def test_a_module_has_a_docstring_and_a_reasonable_size(path: Path) -> None:
     assert not {name: count for name, count in long.items() if count > MAX_FUNCTION}
 
 
+def test_every_public_function_and_class_has_a_docstring() -> None:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    bare = [
+        f"{named(path)}:{node.lineno}: {node.name}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)  # nested and overriding ones too
+        if isinstance(node, kinds) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert not bare
+
+
 def handlers(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
 

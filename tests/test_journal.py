@@ -13,7 +13,7 @@ import pytest
 from pipeline.engines.base import Request, Response
 from pipeline.engines.journal import Journal
 from pipeline.errors import PipelineError
-from pipeline.rundir import LineFile
+from pipeline.records import LineFile
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = [Request(f"Name {i} rivers. 列举河流。\u2028") for i in range(6)]
@@ -31,7 +31,7 @@ def write(path: Path) -> list[bytes]:
     journal, first = Journal(path), 0
     for size in SIZES:
         group = slice(first, first + size)
-        journal.append(first, REQUESTS[group], RESPONSES[group])
+        journal.append([(first, REQUESTS[group], RESPONSES[group])])
         first += size
     return path.read_bytes().splitlines(keepends=True)
 
@@ -46,27 +46,27 @@ def test_groups_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "journal.jsonl"
     assert len(write(path)) == 6
     loaded = Journal(path)
-    assert loaded.groups == entries() and loaded.cut == ""
+    assert list(loaded.groups) == entries() and loaded.cut == ""
 
 
 def test_a_reopened_journal_goes_on_where_it_ended(tmp_path):
     path = tmp_path / "journal.jsonl"
     lines = write(path)
     path.write_bytes(b"".join(lines[:4]))
-    Journal(path).append(4, REQUESTS[4:], RESPONSES[4:])
+    Journal(path).append([(4, REQUESTS[4:], RESPONSES[4:])])
     assert path.read_bytes() == b"".join(lines)
 
 
 def test_no_file_and_an_empty_file_hold_nothing(tmp_path):
     (tmp_path / "empty").touch()
-    assert Journal(tmp_path / "new").groups == Journal(tmp_path / "empty").groups == []
+    assert list(Journal(tmp_path / "new").groups) == list(Journal(tmp_path / "empty").groups) == []
     assert (tmp_path / "new").read_bytes() == b""
 
 
 def test_without_a_path_nothing_is_written():
     journal = Journal(None)
-    journal.append(0, REQUESTS[:1], RESPONSES[:1])
-    assert journal.groups == []
+    journal.append([(0, REQUESTS[:1], RESPONSES[:1])])
+    assert list(journal.groups) == []
 
 
 @pytest.mark.parametrize("left", [0, 1, 20, -1])
@@ -76,7 +76,7 @@ def test_a_torn_last_line_is_cut_with_its_group_and_reported(tmp_path, left):
     torn = lines[5][:left]  # nothing, a byte, 20 bytes, all but the newline
     path.write_bytes(b"".join(lines[:5]) + torn)
     loaded = Journal(path)
-    assert loaded.groups == entries(2)
+    assert list(loaded.groups) == entries(2)
     assert path.read_bytes() == b"".join(lines[:4])
     assert loaded.cut == f"{path}: cut {len(lines[4]) + len(torn)} bytes of an incomplete group off the end"
 
@@ -86,7 +86,7 @@ def test_a_last_line_of_garbage_is_cut(tmp_path):
     lines = write(path)
     path.write_bytes(b"".join(lines) + b"\x00\xff\x00\n")
     loaded = Journal(path)
-    assert loaded.groups == entries() and "cut 4 bytes" in loaded.cut
+    assert list(loaded.groups) == entries() and "cut 4 bytes" in loaded.cut
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -96,7 +96,7 @@ def test_an_incomplete_last_group_is_cut(tmp_path, kept):
     lines = write(path)
     path.write_bytes(b"".join(lines[:kept]))  # of the first group of three
     loaded = Journal(path)
-    assert loaded.groups == [] and loaded.cut and path.read_bytes() == b""
+    assert list(loaded.groups) == [] and loaded.cut and path.read_bytes() == b""
 
 
 DAMAGE = {
@@ -185,7 +185,7 @@ def test_a_line_that_never_reached_the_disk_is_taken_back(tmp_path, monkeypatch)
     journal = Journal(path)
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(PipelineError, match="Input/output error"):
-        journal.append(6, REQUESTS[:1], RESPONSES[:1])
+        journal.append([(6, REQUESTS[:1], RESPONSES[:1])])
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -204,7 +204,7 @@ def test_a_real_limit_on_the_file_size_leaves_whole_groups(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "for i in range(0, 99, 2):\n"
-        "    journal.append(i, [Request('a')] * 2, [Response('b', 'stop', 1, 1)] * 2)\n"
+        "    journal.append([(i, [Request('a')] * 2, [Response('b', 'stop', 1, 1)] * 2)])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],

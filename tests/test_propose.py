@@ -9,7 +9,13 @@ import pytest
 from pipeline.engines.base import Sampling
 from pipeline.records import Instance, SeedTask
 from pipeline.stages.prompts import STYLES, Prompts
-from pipeline.stages.propose import Demonstrations, parse_proposals, pick_demonstrations, propose_request
+from pipeline.stages.propose import (
+    Demonstrations,
+    MachineWritten,
+    parse_proposals,
+    pick_demonstrations,
+    propose_request,
+)
 
 POEM, WHY = "Write a poem about a dog.", "Explain why leaves fall."
 SHI, YE = "写一首关于小狗的诗。", "解释叶子为什么会落下。"
@@ -165,21 +171,28 @@ SEEDS = [SeedTask(f"s{i}", f"Seed {i}", (Instance("", "x"),)) for i in range(20)
 MACHINE = [(f"m{i}", f"Made {i}") for i in range(30)]
 
 
+def written(count: int) -> MachineWritten:
+    made = MachineWritten()
+    for key, text in MACHINE[:count]:
+        made.add(key, text)
+    return made
+
+
 def kinds(shown: Demonstrations) -> tuple[int, int]:
     return sum(i[0] == "s" for i in shown.ids), sum(i[0] == "m" for i in shown.ids)
 
 
 def test_six_seeds_and_two_machine_written_instructions_are_shown() -> None:
-    shown = pick_demonstrations(random.Random(0), SEEDS, MACHINE, 6, 2)
+    shown = pick_demonstrations(random.Random(0), SEEDS, written(30), 6, 2)
     assert kinds(shown) == (6, 2) and len(set(shown.ids)) == 8
     texts = {**{s.id: s.instruction for s in SEEDS}, **dict(MACHINE)}
     assert shown.texts == tuple(texts[i] for i in shown.ids)
 
 
 def test_seeds_stand_in_while_the_pool_is_small() -> None:
-    assert kinds(pick_demonstrations(random.Random(0), SEEDS, [], 6, 2)) == (8, 0)
-    assert kinds(pick_demonstrations(random.Random(0), SEEDS, MACHINE[:1], 6, 2)) == (7, 1)
-    assert kinds(pick_demonstrations(random.Random(0), SEEDS[:3], [], 6, 2)) == (3, 0)
+    assert kinds(pick_demonstrations(random.Random(0), SEEDS, written(0), 6, 2)) == (8, 0)
+    assert kinds(pick_demonstrations(random.Random(0), SEEDS, written(1), 6, 2)) == (7, 1)
+    assert kinds(pick_demonstrations(random.Random(0), SEEDS[:3], None, 6, 2)) == (3, 0)
 
 
 def test_demonstrations_are_shuffled_so_that_machine_written_ones_stand_anywhere() -> None:
@@ -187,15 +200,24 @@ def test_demonstrations_are_shuffled_so_that_machine_written_ones_stand_anywhere
     places = {
         place
         for _ in range(100)
-        for place, i in enumerate(pick_demonstrations(rng, SEEDS, MACHINE, 6, 2).ids)
+        for place, i in enumerate(pick_demonstrations(rng, SEEDS, written(30), 6, 2).ids)
         if i[0] == "m"
     }
     assert places == set(range(8))
 
 
 def test_the_same_random_state_draws_the_same_demonstrations() -> None:
-    first, again, other = (pick_demonstrations(random.Random(n), SEEDS, MACHINE, 6, 2) for n in (1, 1, 2))
+    first, again, other = (pick_demonstrations(random.Random(n), SEEDS, written(30), 6, 2) for n in (1, 1, 2))
     assert first == again != other
+
+
+def test_one_more_machine_written_instruction_changes_few_draws() -> None:
+    # a draw of 2 out of 30 shows a 31st with probability 2/31: about 13 of 200
+    before, after = written(30), written(30)
+    after.add("m30", "Made 30")
+    changed = [k for k in range(200) if before.draw(str(k), 2) != after.draw(str(k), 2)]
+    assert 4 <= len(changed) <= 26
+    assert all("m30" in [key for key, _ in after.draw(str(k), 2)] for k in changed)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from pipeline.errors import PipelineError
-from pipeline.rundir import LineFile, RunDir, digest, next_name, resumable, versions
+from pipeline.records import LineFile
+from pipeline.rundir import RunDir, digest, next_name, resumable, versions
 
 CONFIG: dict[str, Any] = {"seed": 0, "languages": ["en", "zh"], "model": ""}
 INPUTS = {"seeds/en.jsonl": "aa", "prompts/en/propose.jinja": "bb"}
@@ -110,8 +112,11 @@ def test_resuming_with_other_options_or_files_lists_every_key(tmp_path: Path) ->
 def test_a_refused_resume_gives_the_lock_back(tmp_path: Path) -> None:
     claim(tmp_path / "a").release()
     target = RunDir(tmp_path / "a")
-    refusal(lambda: target.claim({"seed": 9}, INPUTS, resume=True, overwrite=False))
-    claim(tmp_path / "a", resume=True)
+    said = refusal(lambda: target.claim({"seed": 9}, INPUTS, resume=True, overwrite=False))
+    assert "these differ" in said
+    lock = FileLock(tmp_path / "a" / ".lock")
+    lock.acquire(timeout=0)  # raises while `target`, which is still there, holds it
+    assert lock.is_locked
 
 
 def test_resuming_the_same_run_changes_neither_file(tmp_path: Path) -> None:

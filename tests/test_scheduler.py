@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stub import StubEngine
 
 from pipeline.engines.base import Request, Response
+from pipeline.engines.job import Tally
 from pipeline.engines.journal import Journal
-from pipeline.engines.scheduler import Scheduler, Tally
+from pipeline.engines.scheduler import Scheduler
 from pipeline.errors import PipelineError, Stopped
 
 
-class Scripted:
+class Scripted(StubEngine):
     """An engine like a server: it answers with its own words after a random while."""
-
-    model, can_score, has_chat = "scripted", False, False
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ def test_too_many_failures_stop_the_run_and_what_came_in_is_kept(tmp_path):
         "engine scripted: 21 of 21 requests failed, the last with: ConnectionError: no route. "
         "Mend the cause, then run again with --resume."
     )
-    assert job.numbers == list(range(21)) and len(Journal(path).groups) == 21
+    assert job.numbers == list(range(21)) and 21 <= len(Journal(path).groups) <= 28  # 8 in flight
 
 
 def test_a_run_that_stopped_for_failures_can_be_resumed_once_the_cause_is_mended(tmp_path):
@@ -164,7 +164,7 @@ def test_a_run_that_stopped_for_failures_can_be_resumed_once_the_cause_is_mended
     with pytest.raises(PipelineError):
         drive(Count(100), Scripted(trouble=refuse), path)
     tally = drive(job, Scripted(), path)
-    assert (tally.requests, tally.replayed, tally.failed) == (100, 21, 21)
+    assert tally.requests == 100 and 21 <= tally.replayed == tally.failed <= 28
 
 
 @pytest.mark.parametrize(("share", "stops"), [(0.2, True), (0.4, False)])
@@ -224,7 +224,7 @@ def test_a_second_request_to_stop_does_not_wait():
     told: list[int] = []
     scheduler = Scheduler(Count(), Scripted(), Journal(None), on_stop=told.append)
     scheduler._stop()
-    assert scheduler.stopping
+    assert scheduler.engine.stopped
     with pytest.raises(KeyboardInterrupt):
         scheduler._stop()
     assert told == [1, 2]

@@ -134,6 +134,25 @@ ROWS = {
             "他站着不动。",
         ],
     },
+    "self_comparison": {
+        "en": [
+            "Explain the difference between a binary search algorithm and a binary search algorithm.",
+            'Does the following sentence use the word "nauseas" or the word "nauseas" twice?',
+            "Compare a cat with the cat.",
+            "How is a virus different from a virus?",
+            "Is the text below positive or positive?",
+        ],
+        "zh": [
+            "苹果和苹果有什么区别？",
+            "“高兴”和“高兴”有什么不同？",
+            "比较苹果和苹果。",
+            "这句话是褒义还是褒义？",
+        ],
+    },
+    "repeated_label": {
+        "en": ["Classify the word as positive, negative, praise, praise, blame, praise, blame."],
+        "zh": ["判断评论属于正面、负面、中性、中性、负面、中性。"],
+    },
 }
 
 
@@ -176,6 +195,17 @@ def test_our_seeds_pass(language):
         ("en", "Using the facts below, write a short biography."),
         ("en", "Given a list of ingredients, suggest a dinner"),
         ("en", "Here are my commuting times in minutes. Give me the mean."),
+        ("en", "What is the difference between a cat and a cat in a zoo?"),
+        ("en", "Explain the difference between Polish and polish."),
+        ("en", 'Say whether the word "good" or the word "bad" is meant.'),
+        ("en", "Describe the relationship between people and people."),
+        ("en", "Remove the duplicates: apple, pear, apple, pear, apple."),
+        ("en", "What comes next in the pattern: red, blue, red, blue, red?"),
+        ("zh", "人与人有什么不同？"),
+        ("zh", "大苹果和苹果有什么区别？"),
+        ("zh", "比较苹果和苹果派的热量。"),
+        ("zh", "“的”和“得”有什么区别？"),
+        ("zh", "统计每个词的次数：苹果、梨、苹果、梨、苹果。"),
         ("zh", "“磨刀不误砍柴工”这句话说明了什么道理"),
         ("zh", "解释英语单词 serendipity 的意思"),
         ("zh", "把 The early bird catches the worm 翻译成中文"),
@@ -273,6 +303,7 @@ def test_phrases_are_found_at_word_boundaries_with_any_quotes_and_spaces():
         ("openers: write", "expected a list of text"),
         ("openers: []", "expected a list of text"),
         ("openers: [write, on]", "True in 'openers', expected text"),
+        ('openers: ["\\ud800"]', "ud800 is half a surrogate pair"),
     ],
 )
 def test_a_bad_words_file_is_refused(tmp_path, text, said):

@@ -183,10 +183,41 @@ def test_ordinary_angle_brackets_and_pipes_are_no_special_tokens(tmp_path: Path)
     )
 
 
-def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+HALF = "broken \ud83d emoji"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"instruction": HALF},
+        {"id": HALF},
+        {"tags": [HALF]},
+        {"instances": [{"input": "", "output": HALF}]},
+        {HALF: 1},
+    ],
+)
+def test_half_a_surrogate_pair_anywhere_in_a_row_is_refused(tmp_path: Path, broken: dict[str, Any]) -> None:
     path = tmp_path / "s.jsonl"
-    path.write_text(json.dumps({**GOOD, "instruction": "broken \ud83d emoji"}))
-    assert refusal(path).startswith(f"{path}:1: 'instruction' holds half a surrogate pair")
+    path.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, "id": "other", **broken}) + "\n")
+    assert refusal(path).startswith(f"{path}:2: \\ud83d is half a surrogate pair, which is no character. ")
+
+
+def test_half_a_surrogate_pair_in_alpaca_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps([{"instruction": "Name a colour.", "input": "", "output": "Red \ud800"}]))
+    assert refusal(path).startswith(f"{path}[0]: \\ud800 is half a surrogate pair")
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / os.fsdecode(b"\xff.jsonl"), GOOD)
+    assert "\\udcff is half a surrogate pair" in refusal(tmp_path)
+
+
+def test_a_whole_surrogate_pair_is_the_character_it_means(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({**GOOD, "instruction": "Explain \U0001f600."}))  # escaped as a pair
+    assert "\\ud83d\\ude00" in path.read_text()
+    assert load_seeds([str(path)])[0].instruction == "Explain \U0001f600."
 
 
 def test_rows_of_no_known_shape_are_refused(tmp_path: Path) -> None:

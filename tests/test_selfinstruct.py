@@ -19,9 +19,10 @@ import scripted
 import yaml
 from scripted import Ended, process, refused, refused_after_start, result, tree
 
+from pipeline.engines.open import open_engine
 from pipeline.rundir import RunDir
 from pipeline.selfinstruct import Options
-from pipeline.stages import setup
+from pipeline.stages import dry_run, generate
 
 HEAVY = ("torch", "transformers", "datasets", "sentence_transformers", "lingua", "jieba", "pyarrow")
 GOOD = {"id": "a", "instruction": "Name a colour.", "instances": [{"input": "", "output": "Red"}]}
@@ -50,6 +51,10 @@ BAD_SEEDS = {
         lines(GOOD) + lines(OTHER).decode().encode("gb18030"),
         ("x.jsonl:2: byte 0x", "is not UTF-8", "iconv"),
     ),
+    "half a surrogate pair": (
+        lines(GOOD) + json.dumps({**GOOD, "id": "b \ud800"}).encode(),
+        ("x.jsonl:2: \\ud800 is half a surrogate pair",),
+    ),
     "too few seeds of a language": (lines(GOOD, OTHER), ("--seeds: 1 seeds in language 'en'",)),
 }
 
@@ -76,13 +81,21 @@ BAD_OPTIONS = {
     "--languages fr": ("--languages: got 'fr', expected one of en, zh",),
     "--languages en:0": ("--languages: got 'en:0'",),
     "--languages zh:²": ("--languages: got 'zh:²'",),
-    "--engine openai": ("--engine: got 'openai', expected one of embedded",),
+    "--engine opnai": ("--engine: got 'opnai'", "Did you mean 'openai'?"),
+    "--engine openai": ("--model: got none, expected the server's name of one",),
+    "--batch-api": ("--batch-api: got --engine embedded, expected openai",),
+    "--engine openai --model m --window 8": ("--window: got 8, expected at least --concurrency (64)",),
+    "--max-cost 5": ("--max-cost 5: the model's price is not known",),
+    "--prices nowhere.yaml": ("nowhere.yaml: No such file or directory",),
+    "--judge-model m --engine openai --model w": ("--judge-model: got m, but --min-judge-score 0 asks",),
     "--style chatt": ("--style: got 'chatt'", "Did you mean 'chat'?"),
     "--seeds nowhere/": ("nowhere: no such file or folder", "the default is seeds/"),
     "--prompts nowhere": ("--prompts nowhere: no such directory",),
     "--config nowhere.yaml": ("nowhere.yaml: No such file or directory",),
     "--config unknown.yaml": ("unknown.yaml: unknown option 'num_exampels'. Did you mean 'num_examples'?",),
     "--config range.yaml": ("range.yaml: max_words: got 0, expected at least 1",),
+    "--config range.yaml --max-words 60": ("range.yaml: max_words: got 0, expected at least 1",),
+    "--config half.yaml": ("half.yaml: model: \\ud800 is half a surrogate pair",),
     "--config list.yaml": ("list.yaml: got list, expected 'option: value' lines",),
     "--model /nowhere/model": ("model /nowhere/model: no such directory",),
     "--model empty": ("model empty: it has no config.json",),
@@ -101,6 +114,7 @@ def test_bad_options_are_refused_and_nothing_is_created(options: str, call: Any,
     (tmp_path / "unknown.yaml").write_text("num_exampels: 3\n")
     (tmp_path / "range.yaml").write_text("max-words: 0\n")
     (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "half.yaml").write_text('model: "\\ud800"\n')
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.txt").write_text("x")
     (tmp_path / "foreign").mkdir()
@@ -142,13 +156,13 @@ def test_the_ledger_adds_up_and_every_drop_has_a_reason_and_its_evidence(call: A
     kept = [json.loads(line) for line in (tmp_path / "r" / "kept.jsonl").read_text().splitlines()]
     dropped = [json.loads(line) for line in (tmp_path / "r" / "dropped.jsonl").read_text().splitlines()]
     ledgers = json.loads((tmp_path / "r" / "run.json").read_text())["ledger"]
-    assert [ledger["unit"] for ledger in ledgers] == ["candidate", "instance"]
+    assert [ledger["unit"] for ledger in ledgers] == ["request", "candidate", "instance"]
     for ledger in ledgers:
         counted = {(d["stage"], d["reason"]): d["count"] for d in ledger["dropped"]}
         assert ledger["opened"] == ledger["kept"] + sum(counted.values())
         mine = [(d["stage"], d["reason"]) for d in dropped if d["unit"] == ledger["unit"]]
         assert {key: mine.count(key) for key in set(mine)} == counted
-    assert ledgers[1]["kept"] == len(kept) == 20
+    assert ledgers[2]["kept"] == len(kept) == 20
     assert all(d["reason"] and d["evidence"] for d in dropped)
     # One proposal in six is a statement and dedup meets the same words again: both reasons must occur.
     assert {"not_a_request", "near_duplicate"} <= {d["reason"] for d in dropped}
@@ -176,6 +190,24 @@ def test_giving_up_names_the_language_and_the_option(call: Any, tmp_path: Path) 
     assert re.search(
         r"en: only \d+ of 50 examples after 8 proposals \(--max-proposals raises the limit\)", ended.err
     )
+
+
+NOTHING_KEPT = (
+    "r: nothing was kept, so the dataset is empty. "
+    "dropped.jsonl there says why of every proposal, journal.jsonl holds the answers.\n"
+)
+
+
+def test_a_run_that_keeps_nothing_is_whole_but_ends_with_exit_code_1(call: Any, tmp_path: Path) -> None:
+    ended = call(*scripted.ARGS, "--run", "r", "--num-examples", 2, "--max-proposals", 8, "--min-output", 300)
+    assert (ended.code, ended.out) == (1, "r/dataset\n")
+    assert ended.err.endswith(NOTHING_KEPT)
+    before = tree(tmp_path)
+    assert "r/DONE" in before and before["r/kept.jsonl"] == b""
+    assert b'"too_short"' in before["r/dropped.jsonl"]
+    # so does asking for the finished run again
+    assert call("--resume", "--run", "r") == Ended(1, "r/dataset\n", NOTHING_KEPT)
+    assert tree(tmp_path) == before
 
 
 def test_a_used_run_directory_is_refused_and_not_changed(call: Any, tmp_path: Path) -> None:
@@ -329,11 +361,9 @@ def tiny_args(model: Path) -> Sequence[object]:
 @pytest.fixture
 def model_call(call: Any, monkeypatch: Any) -> Any:
     """The command with its real engine."""
-    monkeypatch.setattr(setup, "open_engine", _REAL_OPEN_ENGINE)
+    for module in (generate, dry_run):
+        monkeypatch.setattr(module, "open_engine", open_engine)
     return call
-
-
-_REAL_OPEN_ENGINE = setup.open_engine
 
 
 def test_a_real_model_of_random_weights_runs_to_a_clean_end(
@@ -342,14 +372,14 @@ def test_a_real_model_of_random_weights_runs_to_a_clean_end(
     from pyarrow import parquet
 
     ended = model_call(*tiny_args(tiny), "--run", "r")
-    assert (ended.code, ended.out) == (0, "r/dataset\n"), ended.err
+    assert (ended.code, ended.out) == (1, "r/dataset\n"), ended.err
     assert "en: only 0 of 2 examples after 8 proposals" in ended.err
     card = (tmp_path / "r" / "dataset" / "README.md").read_text(encoding="utf-8")
     assert "0 examples" in card and "mit" in card
     table = parquet.read_table(tmp_path / "r" / "dataset" / "data" / "train.parquet")
     assert table.num_rows == 0 and "messages" in table.column_names
-    assert "nothing was kept" in ended.err and "load_dataset(" not in ended.err
-    candidates, _ = json.loads((tmp_path / "r" / "run.json").read_text())["ledger"]
+    assert ended.err.endswith(NOTHING_KEPT) and "load_dataset(" not in ended.err
+    _, candidates, _ = json.loads((tmp_path / "r" / "run.json").read_text())["ledger"]
     assert candidates["opened"] == sum(d["count"] for d in candidates["dropped"]) > 0
 
 

@@ -65,11 +65,20 @@ ROWS = {
             ("Summarize the following article.", "", "The article is about rain."),
             ("Fix the grammar of this sentence.", "", "She goes home."),
             ('Classify the given text as "good" or "bad".', "", "It is good."),
+            ("Create a recipe for this dish.", "", "Boil the rice."),
+            ('What does the word "world" mean in this context?', "", "It means the earth."),
+            (
+                "Does the following sentence have the same structure as the previous sentence?",
+                "The dog ran home.",
+                "Yes, it does.",
+            ),
         ],
         "zh": [
             ("概括下面的文章。", "", "文章讲的是下雨。"),
             ("修改这句话的语病。", "", "她回家了。"),
             ("判断给定的句子是“褒义”还是“贬义”。", "", "是褒义。"),
+            ("写出这道菜的做法。", "", "先煮米饭，再炒。"),
+            ("下面的句子和上一句结构相同吗？", "小狗跑回家了", "结构相同"),
         ],
     },
     "input_equals_output": {
@@ -176,6 +185,18 @@ ROWS = {
             ("列举一条河流。", "", "长江。\n输入：湖泊"),
             ("列举一条河流。", "", "长江。\n示例2：黄河。"),
             ("怎样输出问候语？", "", "这样写：\n```\n问候语"),
+        ],
+    },
+    "unmet_constraint": {
+        "en": [
+            ("What is love? Answer with a question.", "", "Love is kind."),
+            ("Describe the sun in 3 words.", "", "The sun is hot and it is very bright today."),
+            ("Name three reefs.", "", "1. The Great Barrier Reef"),
+        ],
+        "zh": [
+            ("用问句回答：天为什么蓝？", "", "因为散射。"),
+            ("用五个字形容春天。", "", "花开了，人们走出家门去踏青，孩子们放起风筝。"),
+            ("列举三种水果。", "", "苹果"),
         ],
     },
 }

@@ -58,6 +58,20 @@ class EmbeddingIndex:
         best = int(np.argmax(scores))
         return Neighbour(self._keys[best], self._texts[best], float(scores[best]))
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the admitted texts, in order."""
+        return self._keys
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The admitted texts' vectors (N, D)."""
+        return self._vectors[: len(self._keys)]
+
+    def restore(self, keys: list[str], texts: list[str], vectors: np.ndarray) -> None:
+        """Take over admitted texts with their vectors (N, D)."""
+        self._keys, self._texts, self._vectors = keys, texts, vectors
+
     def insert(self, key: str, text: str, vector: np.ndarray) -> None:
         """Admit a text with its vector (D,)."""
         count = len(self._keys)

@@ -66,6 +66,16 @@ class RougeIndex:
         self.insert(key, text)
         return None
 
+    def state(self) -> dict[str, list[str]]:
+        """All of it, as JSON can hold it."""
+        return {"keys": self._keys, "texts": self._texts, "codes": self._codes, "tokens": list(self._ids)}
+
+    def restore(self, state: dict[str, list[str]]) -> None:
+        """Take over what `state` gave."""
+        self._keys, self._texts, self._codes = state["keys"], state["texts"], state["codes"]
+        self._ids = {token: number for number, token in enumerate(state["tokens"])}
+        self._lengths = list(map(len, self._codes))
+
     def _encode(self, text: str) -> str:
         points = (0x100 + self._ids.setdefault(token, len(self._ids)) for token in tokenize(text))
         return "".join(chr(p if p < 0xD800 else p + 0x800) for p in points)  # jump over the surrogates

@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.engines.base import Request, Response
+from pipeline.engines.base import NotSent, Request, Response
 from pipeline.engines.decode import Decoder
+from pipeline.engines.device import native_bf16
 from pipeline.engines.kvcache import grouped_attention
-from pipeline.engines.models import LANGUAGE_MODEL, language_model, quiet
+from pipeline.engines.models import LANGUAGE_MODEL, language_model, language_model_license, quiet
+from pipeline.engines.tokens import Encoder, misfit
 from pipeline.errors import PipelineError
 
 AttentionInterface.register("grouped", grouped_attention)
 
 
 class EmbeddedEngine:
-    """Answers groups of `batch_size` requests with `slots` of them in the model at a time."""
+    """Answers groups of `batch_size` requests, one group after the other, with `slots` of its requests in the
+    model at a time.
 
-    groups_in_flight = 1
-    can_score = True
+    It is given two groups, so that the next one is ready when a group ends.
+    """
+
+    groups_in_flight = 2
+    can_score, can_structure = True, False
 
     def __init__(self, model: str = "", batch_size: int = 64, slots: int = 32) -> None:
         quiet()
         folder = language_model(model)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.dtype = torch.bfloat16 if self.device == "cuda" or _native_bf16() else torch.float32
+        self.dtype = torch.bfloat16 if self.device == "cuda" or native_bf16() else torch.float32
         self.model, self.batch_size = model or LANGUAGE_MODEL.split("/")[1], batch_size
         self.tokenizer, network = _load(folder, self.dtype)
         network = network.to(self.device).eval()
         if self.device == "cpu":
             _store_transposed(network)
         self.window = int(network.config.max_position_embeddings)
-        special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
-        stops = {*special, *_as_list(network.generation_config.eos_token_id)}
+        self.encoder = Encoder(self.tokenizer, self.model)
+        stops = {*self.encoder.special_ids, *_as_list(network.generation_config.eos_token_id)}
         self.decoder = Decoder(network, stops, lambda ids: str(self.tokenizer.decode(ids)), slots)
-        self.license = "apache-2.0" if not model else _license(Path(folder))
+        self.license = language_model_license(model, folder)
+        self._turn, self._stopped = asyncio.Lock(), False
 
     @property
     def has_chat(self) -> bool:
         """Whether the model has a chat template."""
-        return bool(self.tokenizer.chat_template)
+        return self.encoder.has_chat
 
     @property
     def tokens_drawn(self) -> int:
@@ -58,18 +64,25 @@ class EmbeddedEngine:
 
     async def generate(self, requests: Sequence[Request]) -> list[Response]:
         """Answer one group; the model runs in a thread so that the caller's loop stays free."""
-        return await asyncio.to_thread(self._answer, list(requests))
+        async with self._turn:
+            if self._stopped:
+                raise NotSent("the engine was stopped")
+            return await asyncio.to_thread(self._answer, list(requests))
+
+    def stop(self) -> None:
+        """Finish the group at work and take no other."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
 
     def _answer(self, requests: list[Request]) -> list[Response]:
-        prompts = [self._encode(r) for r in requests]
+        prompts = [self.encoder.prompt(r) for r in requests]
         answers: dict[int, Response] = {}
-        pairs = [
-            [(prompt + self._ids(context), self._ids(continuation)) for context, continuation in r.choices]
-            for prompt, r in zip(prompts, requests, strict=True)
-        ]
+        pairs = [self.encoder.choices(r, prompt) for prompt, r in zip(prompts, requests, strict=True)]
         for i, request in enumerate(requests):
             drawing = 0 if request.choices else request.sampling.max_tokens
-            if error := self._misfit(pairs[i] or [(prompts[i], [])], drawing):
+            if error := misfit(pairs[i] or [(prompts[i], [])], drawing, self.window):
                 answers[i] = Response("", "error", len(prompts[i]), 0, error=error)
         scored = [i for i, r in enumerate(requests) if r.choices and i not in answers]
         drawn = [i for i, r in enumerate(requests) if not r.choices and i not in answers]
@@ -80,32 +93,6 @@ class EmbeddedEngine:
             text = self._cut(self.tokenizer.decode(out.sampled), requests[i].sampling.stop)
             answers[i] = Response(text, out.finish_reason, len(out.prompt), len(out.sampled))
         return [answers[i] for i in range(len(requests))]
-
-    def _misfit(self, rows: Sequence[tuple[list[int], list[int]]], drawing: int) -> str:
-        """Why the (prompt, continuation) rows and `drawing` new tokens do not fit the model.
-
-        "" if they do.
-        """
-        if not all(prompt for prompt, _ in rows):
-            return "the prompt is empty"
-        needed = max(len(prompt) + len(continuation) for prompt, continuation in rows) + drawing
-        if needed > self.window:
-            return f"context overflow: {needed} tokens needed, the model has {self.window}"
-        return ""
-
-    def _encode(self, request: Request) -> list[int]:
-        if not request.chat:
-            return self._ids(request.prompt)
-        if not self.tokenizer.chat_template:
-            raise PipelineError(f"model {self.model}", "it has no chat template", "Use --style completion.")
-        system = [{"role": "system", "content": request.system}] if request.system else []
-        messages = [*system, {"role": "user", "content": request.prompt}]
-        return list(
-            self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        )
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     @staticmethod
     def _cut(text: str, stops: Sequence[str]) -> str:
@@ -128,16 +115,6 @@ def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
         ) from error
 
 
-def _native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware.
-
-    Elsewhere it is emulated and several times slower than fp32.
-    """
-    from torch import cpu
-
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
-
-
 def _store_transposed(network: torch.nn.Module) -> None:
     """Lay every weight out as (in, out) in memory.
 
@@ -148,15 +125,6 @@ def _store_transposed(network: torch.nn.Module) -> None:
             module.weight = torch.nn.Parameter(
                 module.weight.detach().t().contiguous().t(), requires_grad=False
             )
-
-
-def _license(folder: Path) -> str:
-    """The licence that a model's own card states."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return "unknown"
-    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("license:")), "unknown")
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

@@ -6,15 +6,15 @@ incomplete last group (a kill in the middle of a write) and refuses a file that 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.engines.base import Request, Response
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.rundir import LineFile
+from pipeline.records import LineFile, to_json
 
 Entry = tuple[str, Response]  # digest of the request, the answer
 
@@ -22,34 +22,51 @@ Entry = tuple[str, Response]  # digest of the request, the answer
 class Journal:
     """Answers by request number: those of an earlier process, then new ones appended."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, length: int = 0, number: int = 0) -> None:
+        """Read what stands behind the first `length` bytes, which hold `number` requests."""
+        self.length = length  # bytes of the groups that were admitted
         self.cut = ""  # what was taken off a damaged end, for the log
-        self.groups: list[list[Entry]] = self._load(path) if path and path.exists() else []
+        self._ends: deque[int] = deque()  # lengths after each further group
+        self.groups: deque[list[Entry]] = deque()
+        if path and path.exists():
+            self._load(path, number)
         self._file = LineFile(path, anew=False, sync=True) if path else None
 
-    def append(self, first: int, requests: Sequence[Request], responses: Sequence[Response]) -> None:
-        """Write one group; on return it is on the disk."""
-        if not self._file:
+    def append(self, groups: Sequence[tuple[int, Sequence[Request], Sequence[Response]]]) -> None:
+        """Write whole groups, each (number of its first request, requests, responses).
+
+        On return they are on the disk.
+        """
+        if not self._file or not groups:
             return
-        self._file.append(
-            [
+        lines, end = list[bytes](), self._file.length
+        for first, requests, responses in groups:
+            rows = (
                 {
                     "n": first + i,
                     "group": [first, len(requests)],
                     "request": request.digest,
-                    "response": dataclasses.asdict(response),
+                    "response": response,
                 }
                 for i, (request, response) in enumerate(zip(requests, responses, strict=True))
-            ]
-        )
+            )
+            lines.append("".join(to_json(row) + "\n" for row in rows).encode())
+            end += len(lines[-1])
+            self._ends.append(end)
+        self._file.append_bytes(b"".join(lines))
 
-    def _load(self, path: Path) -> list[list[Entry]]:
-        with disk_errors(path):
-            data = path.read_bytes()
-        groups: list[list[Entry]] = []
+    def admitted(self) -> None:
+        """Move `length` behind the next group."""
+        if self._ends:
+            self.length = self._ends.popleft()
+
+    def _load(self, path: Path, before: int) -> None:
+        with disk_errors(path), path.open("rb") as stream:
+            stream.seek(self.length)
+            data = stream.read()
         current: list[Entry] = []
         good = position = 0
-        for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        for number, line in enumerate(data.split(b"\n")[:-1], before + 1):
             position += len(line) + 1
             first = number - 1 - len(current)
             row = self._row(path, number, line, first, last=position == len(data))
@@ -57,13 +74,13 @@ class Journal:
                 break
             current.append(row[0])
             if len(current) == row[1]:
-                groups.append(current)
+                self.groups.append(current)
+                self._ends.append(self.length + position)
                 current, good = [], position
         if good < len(data):
             self.cut = f"{path}: cut {len(data) - good} bytes of an incomplete group off the end"
             with disk_errors(path):
-                os.truncate(path, good)
-        return groups
+                os.truncate(path, self.length + good)
 
     @staticmethod
     def _row(path: Path, number: int, line: bytes, first: int, *, last: bool) -> tuple[Entry, int] | None:

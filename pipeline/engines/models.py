@@ -35,6 +35,17 @@ def language_model(name: str = "") -> str:
     return str(_converted(folder)) if folder else _from_hub(LANGUAGE_MODEL, LANGUAGE_WHEEL[1])
 
 
+def language_model_license(name: str, folder: str) -> str:
+    """The licence of the language model `name` as the card in its `folder` states it, else "unknown"."""
+    if not name:
+        return "apache-2.0"  # the embedded default
+    card = Path(folder) / "README.md"
+    if not card.is_file():
+        return "unknown"
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("license:")), "unknown")
+
+
 def sentence_model(name: str = "") -> str:
     """The directory (or hub id) of the sentence-transformers model `name`; "" is all-MiniLM-L6-v2."""
     if name:

@@ -3,6 +3,9 @@
 Requests are numbered. A group of `engine.batch_size` requests is built from the job's state after the group
 `engine.groups_in_flight` before it was admitted; answers are written to the journal and then admitted in
 order. Answers found in the journal take the same path without asking: that is all that resuming is.
+
+The job works in a thread of its own, so that parsing, filtering and dedup never hold up the loop that talks
+to the engine; each group is handed to the engine the moment it is built.
 """
 
 from __future__ import annotations
@@ -10,45 +13,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
-from pipeline.engines.base import Engine, Request, Response
+from pipeline.engines.base import Engine, NotSent, Request, Response
+from pipeline.engines.job import Job, Tally
 from pipeline.engines.journal import Entry, Journal
 from pipeline.errors import PipelineError, Stopped
-
-
-class Job(Protocol):
-    """A pure state machine: what to ask next and what an answer means.
-
-    All its randomness derives from numbers.
-    """
-
-    def next_request(self, number: int) -> Request | None:
-        """Build request `number` from the state now; None while there is nothing to ask."""
-
-    def admit(self, number: int, response: Response) -> None:
-        """Take the answer to request `number`; called in order."""
-
-
-@dataclass
-class Tally:
-    """What was asked and answered."""
-
-    requests: int = 0
-    replayed: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def add(self, response: Response, *, replayed: bool) -> None:
-        """Count one answer."""
-        self.requests += 1
-        self.replayed += replayed
-        self.failed += bool(response.error)
-        self.prompt_tokens += response.prompt_tokens
-        self.completion_tokens += response.completion_tokens
 
 
 @dataclass
@@ -57,6 +31,23 @@ class _Group:
     requests: list[Request]
     replay: list[Entry] | None
     answer: asyncio.Task[list[Response]] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its responses can be had without waiting."""
+        return self.replay is not None or (self.answer is not None and self.answer.done())
+
+    @property
+    def refused(self) -> bool:
+        """Whether the engine raised instead of answering."""
+        return self.answer is not None and self.answer.exception() is not None
+
+    def responses(self) -> list[Response]:
+        """The answers. Raises what the engine raised."""
+        if self.replay is not None:
+            return [response for _, response in self.replay]
+        assert self.answer is not None
+        return self.answer.result()
 
 
 class Scheduler:
@@ -71,46 +62,84 @@ class Scheduler:
         max_failed: float = 0.5,
         on_admit: Callable[[Tally], None] = lambda tally: None,
         on_stop: Callable[[int], None] = lambda times: None,
+        on_replay: Callable[[Response], None] = lambda response: None,
+        on_settled: Callable[[Callable[[], dict[str, Any]]], None] = lambda state: None,
     ) -> None:
-        self.job, self.engine, self.journal, self.max_failed, self.on_admit = (
-            job,
-            engine,
-            journal,
-            max_failed,
-            on_admit,
-        )
-        self.tally, self.on_stop = Tally(), on_stop
-        self._next = self._groups = self._failed = 0
-        self._stopping = False
+        """`on_settled` is called between groups with a function that gives the state for `restore`."""
+        self.job, self.engine, self.journal, self.max_failed = job, engine, journal, max_failed
+        self.on_admit, self.on_stop = on_admit, on_stop
+        self.on_replay, self.on_settled = on_replay, on_settled
+        self.tally = Tally()
+        self._flight: deque[_Group] = deque()  # built and not yet handed to the job's thread, in order
+        self._open = 0  # built and not yet admitted
+        self._next = self._failed = 0
+        self._stopping = self._leaving = False
+        self._restored: list[_Group] = []
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state given to `on_settled`; the journal begins where it was taken."""
+        self.tally, self._next = Tally(**state["tally"]), state["next"]
+        self.tally.replayed = self.tally.requests
+        for first, requests in state["groups"]:
+            self._restored.append(self._group(first, [Request.from_dict(row) for row in requests]))
+
+    def _state(self, groups: Sequence[_Group]) -> dict[str, Any]:
+        """`groups` are built and not admitted."""
+        built = [[g.first, [asdict(request) for request in g.requests]] for g in groups]
+        return {"next": self._next, "tally": asdict(self.tally), "groups": built}
 
     async def run(self) -> Tally:
         """Ask and admit until the job has nothing more to ask.
 
-        Raises Stopped after Ctrl-C or SIGTERM, once the answers in flight are in; PipelineError if too many
-        fail.
+        Raises Stopped after Ctrl-C or SIGTERM, once the answers in flight are in, and when the engine sends
+        nothing more (a budget is used up; the message says which); PipelineError if too many requests fail.
         """
-        flight: deque[_Group] = deque()
-        signals = self._listen()
-        try:
-            while True:
-                while (
-                    len(flight) < self.engine.groups_in_flight
-                    and not self._stopping
-                    and (group := self._take())
-                ):
-                    flight.append(group)
-                if not flight:
-                    break
-                await self._admit(flight.popleft())
-        finally:
-            for name in signals:
-                asyncio.get_running_loop().remove_signal_handler(name)
-            for group in flight:
-                if group.answer:
-                    group.answer.cancel()
+        signals, why = self._listen(), ""
+        with ThreadPoolExecutor(1, "job") as thread:
+            try:
+                await self._drive(thread)
+            except NotSent as refusal:
+                why = "" if self._stopping else str(refusal)
+                self._stopping = True
+            finally:
+                await self._let_go()
+                for name in signals:
+                    asyncio.get_running_loop().remove_signal_handler(name)
         if self._stopping:
-            raise Stopped()
+            raise Stopped(why)
         return self.tally
+
+    async def _drive(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        answered: list[_Group] = []
+        while True:
+            await loop.run_in_executor(thread, self._advance, answered, loop)
+            if not self._flight:
+                return
+            answered = await self._answered()
+
+    async def _answered(self) -> list[_Group]:
+        """Wait for the oldest group; take it and those behind it that are answered too.
+
+        Raises what the engine raised for the oldest.
+        """
+        if (task := self._flight[0].answer) and not task.done():
+            await asyncio.wait([task])
+        found: list[_Group] = []
+        while self._flight and self._flight[0].ready and not self._flight[0].refused:
+            found.append(self._flight.popleft())
+        if not found:
+            self._flight.popleft().responses()
+        return found
+
+    async def _let_go(self) -> None:
+        """Let what is still in flight be answered (a cache keeps it) unless the user is leaving at once."""
+        tasks = [group.answer for group in self._flight if group.answer]
+        if tasks:
+            self.engine.stop()
+        for task in tasks if self._leaving else []:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _listen(self) -> list[signal.Signals]:
         """Turn Ctrl-C and SIGTERM into a graceful stop; return those that `run` must let go of again."""
@@ -124,57 +153,79 @@ class Scheduler:
         return caught
 
     def _stop(self) -> None:
-        self.on_stop(2 if self._stopping else 1)
-        if self._stopping:
+        self._leaving = self._stopping
+        self.on_stop(2 if self._leaving else 1)
+        if self._leaving:
             raise KeyboardInterrupt
         self._stopping = True
+        self.engine.stop()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was asked for."""
-        return self._stopping
+    # ---- below: in the job's thread ----
+
+    def _advance(self, answered: Sequence[_Group], loop: asyncio.AbstractEventLoop) -> None:
+        """Write answered groups to the journal, admit them in order, and build what each makes room for."""
+        self.journal.append([(g.first, g.requests, g.responses()) for g in answered if g.replay is None])
+        for group in self._restored:
+            self._start(group, loop)
+        self._restored = []
+        self._fill(loop)
+        for i, group in enumerate(answered):
+            self._admit(group)
+            self._open -= 1
+            self._fill(loop)
+            self.on_settled(partial(self._state, [*answered[i + 1 :], *self._flight]))
+
+    def _fill(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._open < self.engine.groups_in_flight and not self._stopping and (group := self._take()):
+            self._start(group, loop)
+
+    def _start(self, group: _Group, loop: asyncio.AbstractEventLoop) -> None:
+        self._open += 1
+        self._flight.append(group)
+        if group.replay is None:
+            loop.call_soon_threadsafe(self._ask, group)
 
     def _take(self) -> _Group | None:
         first, requests = self._next, list[Request]()
         while len(requests) < self.engine.batch_size and (request := self.job.next_request(self._next)):
             requests.append(request)
             self._next += 1
-        if not requests:
-            return None
-        replay = self.journal.groups[self._groups] if self._groups < len(self.journal.groups) else None
-        self._groups += 1
-        group = _Group(first, requests, replay)
-        if replay is None:
-            group.answer = asyncio.create_task(self._ask(requests))
-        elif [digest for digest, _ in replay] != [request.digest for request in requests]:
+        return self._group(first, requests) if requests else None
+
+    def _group(self, first: int, requests: list[Request]) -> _Group:
+        """The group, with its answers if the journal has them."""
+        replay = self.journal.groups.popleft() if self.journal.groups else None
+        if replay is not None and [d for d, _ in replay] != [request.digest for request in requests]:
             raise PipelineError(
                 "journal.jsonl",
                 f"request {first} is not the one that was asked before",
                 "The program or its prompts changed: start again with --overwrite.",
             )
-        return group
+        return _Group(first, requests, replay)
 
-    async def _ask(self, requests: list[Request]) -> list[Response]:
+    def _ask(self, group: _Group) -> None:
+        """Hand a group to the engine; called in the loop's thread."""
+        group.answer = asyncio.create_task(self._generate(group.requests))
+
+    async def _generate(self, requests: list[Request]) -> list[Response]:
         try:
             return await self.engine.generate(requests)
-        except PipelineError:
+        except (PipelineError, NotSent):
             raise
         except Exception as error:  # one failed call is a recorded failure, not the end of the run
             message = f"{type(error).__name__}: {error}"
             return [Response("", "error", 0, 0, error=message) for _ in requests]
 
-    async def _admit(self, group: _Group) -> None:
-        if group.replay is not None:
-            responses = [response for _, response in group.replay]
-        else:
-            assert group.answer is not None
-            responses = await group.answer
-            self.journal.append(group.first, group.requests, responses)
+    def _admit(self, group: _Group) -> None:
+        replayed, responses = group.replay is not None, group.responses()
         for i, response in enumerate(responses):
             self.job.admit(group.first + i, response)
-            self.tally.add(response, replayed=group.replay is not None)
+            self.tally.add(response, replayed=replayed)
+            if replayed:
+                self.on_replay(response)
+        self.journal.admitted()
         self.on_admit(self.tally)
-        if group.replay is None:
+        if not replayed:
             self._check_failures(responses)
 
     def _check_failures(self, responses: list[Response]) -> None:

@@ -43,6 +43,7 @@ def share_prefixes(sequences: Sequence[Sequence_], limits: Sequence[int] | None 
     shared = 0
 
     def close() -> None:
+        """Give the sequences of the cluster their prefix."""
         prefix = min([shared, *(limit[id(s)] for s in cluster)])
         for sequence in cluster:
             sequence.prefix = prefix if len(cluster) > 1 and prefix >= MIN_SHARED else 0

@@ -1,6 +1,6 @@
 """What is under way and what became of it.
 
-Candidates, their instances, the two ledgers, the records written.
+Requests, candidates, their instances, the three ledgers, the records written.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Books:
 
     def __init__(self, on_keep: Callable[[Example], None], on_drop: Callable[[dict[str, Any]], None]) -> None:
         self.on_keep, self.on_drop = on_keep, on_drop
+        self.requests = Ledger("request")
         self.candidates, self.instances = Ledger("candidate"), Ledger("instance")
 
     def open_candidate(self, candidate: Candidate) -> None:
@@ -123,6 +124,11 @@ class Books:
             self.drop_instance(ask, stage, drop)
         elif ask.candidate:
             self.drop_candidate(ask.candidate, stage, drop)
+
+    def drop_request(self, number: int, ask: Ask, drop: Drop) -> None:
+        """Record a request that got no answer."""
+        self.requests.drop(str(number), ask.stage, drop.reason)
+        self.on_drop({"unit": "request", "id": str(number), "stage": ask.stage, **asdict(drop)})
 
     def drop_instance(self, ask: Ask, stage: str, drop: Drop) -> None:
         """Close an instance as dropped."""

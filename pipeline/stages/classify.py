@@ -16,12 +16,54 @@ from collections.abc import Sequence
 from pipeline.engines.base import Request, Response, Sampling
 from pipeline.records import Drop, SeedTask
 from pipeline.stages.prompts import Prompt
-from pipeline.stages.text import length
+from pipeline.stages.references import refers_to_input
+from pipeline.stages.structured import one_of, plain
+from pipeline.stages.text import cjk_share, length
+from pipeline.stages.words import Words
 
 ANSWERS = {"en": ("Yes", "No"), "zh": ("是", "否")}
 _SHOWN = 4  # demonstrations of each kind
 _YES = re.compile(r"^\W*(yes\b|是(?![否不])|对(?![不于]))", re.IGNORECASE)
 _NO = re.compile(r"^\W*(no\b|否|不|非(?!常))", re.IGNORECASE)
+
+# A question that yes or no answers, in English from its first word on, in Chinese by what it holds.
+_CLOSED = re.compile(
+    r"(?:(?:in|for|given|based on|according to)\b[^,.?!]*, *)?"
+    r"(?:(?:is|are|was|were|does|do|did|has|have|had|should|must)(?:n['’]t)?"
+    r"|(?:can|could|would|will)(?:n['’]t)?(?! you\b))\b",
+    re.IGNORECASE,
+)
+_CLOSED_ZH = re.compile(
+    r"是否|是不是|有没有|有无|对不对|吗[？?]?$|[能会可]否|能不能|会不会|(?P<verb>[\u4e00-\u9fff])不(?P=verb)"
+)
+_MORE = re.compile(
+    r"\b(?:explain|why|how|fix|rewrite|please|if (?:so|not|yes|no)|or(?! not\b))\b"
+    r"|(?:\band|\bthen|[,;])\s+(?:then |also |to )?(?:what|which|who|where|when|correct|give|list|name"
+    r"|identify|provide|justify|describe|translate|suggest|show|tell|say|write|find|make|change)\b"
+    r"|什么|哪|怎|如何|为何|多少|几[个种条处]|谁|还是|或|解释|说明|理由|原因|修改|改[成为正写]|翻译|指出|找出|列出"
+    r"|如果|若|(?<!合)并(?![非不没列排])"
+    r"|^(?:请问?|麻烦)?[你您]?(?:能|可[以否])|(?:能否|能不能|可以|可否)(?:帮|把|给|为|替)",
+    re.IGNORECASE,
+)
+# "Yes or no.", "Answer true or false.", "请回答是或否。" behind the question ask for nothing more.
+_YES_OR_NO = re.compile(
+    r"(?<=[.?!。？！])\s*(?:(?:please )?(?:answer|reply|respond|say)(?: with)?\s*)?\W{0,2}(?:yes"
+    r"|true) or \W{0,2}(?:no|false)\W*$"
+    r"|(?<=[。？！，?])\s*(?:请?(?:只)?(?:回)?答)\W{0,2}[是对有]\W{0,2}(?:或|还是)者?\W{0,2}[否错无]\W*$",
+    re.IGNORECASE,
+)
+
+
+def closed_question(instruction: str, words: Words) -> bool:
+    """Say whether the instruction is one yes/no question about a given text and asks for nothing more."""
+    asked = _YES_OR_NO.sub("", instruction.strip()).strip(" ，,")
+    if re.search(r"[.?!。？！\n]", asked[:-1]) or _MORE.search(asked):
+        return False
+    if cjk_share(asked) > 0.5:
+        closed = _CLOSED_ZH.search(asked) is not None
+    else:
+        closed = asked.endswith("?") and _CLOSED.match(asked) is not None
+    return closed and refers_to_input(asked, words)
 
 
 def classify_demonstrations(
@@ -46,13 +88,21 @@ def compare_request(prompt: Prompt, shown: Sequence[tuple[str, bool]], instructi
 
 
 def ask_request(
-    prompt: Prompt, shown: Sequence[tuple[str, bool]], instruction: str, language: str, *, can_score: bool
+    prompt: Prompt,
+    shown: Sequence[tuple[str, bool]],
+    instruction: str,
+    language: str,
+    *,
+    can_score: bool,
+    structured: bool = False,
 ) -> Request:
-    """Ask whether `instruction` is a classification task; "yes" is the first choice."""
+    """Ask whether `instruction` is a classification task, as JSON if `structured`; "yes" is choice one."""
     values = {"demonstrations": shown, "instruction": instruction}
     if can_score:
         lead = "" if prompt.chat or language == "zh" else " "
         return prompt.request(values, choices=tuple(("", lead + answer) for answer in ANSWERS[language]))
+    if structured:
+        return prompt.request(values, Sampling(max_tokens=24), schema=one_of(ANSWERS[language]))
     return prompt.request(values, Sampling(max_tokens=8, stop=("\n",)))
 
 
@@ -63,7 +113,8 @@ def parse_classification(response: Response, margin: float = 0.0) -> bool | None
     """
     if response.choice_logprobs:
         return response.choice_logprobs[0] - response.choice_logprobs[1] > margin
-    return True if _YES.match(response.text) else False if _NO.match(response.text) else None
+    text = plain(response.text)
+    return True if _YES.match(text) else False if _NO.match(text) else None
 
 
 def implausible(response: Response, instruction: str, least: float) -> Drop | None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.engines.base import Request
+from pipeline.engines.job import Tally
 from pipeline.engines.journal import Journal
-from pipeline.engines.scheduler import Scheduler, Tally
+from pipeline.engines.open import open_engine
+from pipeline.engines.scheduler import Scheduler
+from pipeline.errors import PipelineError
+from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.flow import SelfInstruct
 from pipeline.stages.prompts import Prompts
@@ -29,6 +35,7 @@ class _Watched(SelfInstruct):
         self.first: dict[str, str] = {}
 
     def next_request(self, number: int) -> Request | None:
+        """Build the request and note its prompt."""
         request = super().next_request(number)
         if request:
             ask = self.asks[number]
@@ -41,28 +48,38 @@ def dry_run(options: Options) -> int:
     """Show the first prompt of each stage and an estimate from a pilot; writes nothing."""
     seeds, prompts = setup.seeds_by_language(options), Prompts(options.prompts)
     setup.check_models(options)
-    engine, settings = setup.engine_and_plan(options)
-    pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
-    engine.batch_size = min(engine.batch_size, PILOT_GROUP)
-    for pool in pools:
-        pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
-    job = _Watched(settings, pools, lambda example: None, lambda row: None)
-    began = time.monotonic()
-    tally = asyncio.run(Scheduler(job, engine, Journal(None)).run())
-    seconds = time.monotonic() - began
-    job.finish()
+    if options.batch_api:
+        raise PipelineError("--dry-run", "a pilot cannot wait for a batch", "Leave --batch-api out.")
+    small = min(options.batch_size or PILOT_GROUP, PILOT_GROUP)
+    pilot = replace(options, batch_size=small, concurrency=small, window=small, cache="off")
+    job, tally, seconds = asyncio.run(_pilot(pilot, seeds, prompts))
     for label, prompt in job.first.items():
         print(f"----- first prompt: {label}\n{prompt}\n")
     wanted = setup.targets(options)
     counts = ", ".join(f"{len(mine)} {language}" for language, mine in seeds.items())
     goal = ", ".join(f"{number} {language}" for language, number in wanted.items())
-    print(f"seeds: {counts}; wanted: {goal} examples; writer: {settings.model}")
+    print(f"seeds: {counts}; wanted: {goal} examples; writer: {job.plan.model}")
     print(
         f"pilot: {tally.requests} requests, {tally.prompt_tokens} + {tally.completion_tokens} tokens, "
         f"{job.instances.kept} examples, {seconds:.0f} s"
     )
     print(_estimate(job, tally, seconds, sum(wanted.values())))
     return 0
+
+
+async def _pilot(
+    options: Options, seeds: dict[str, list[SeedTask]], prompts: Prompts
+) -> tuple[_Watched, Tally, float]:
+    """A small run; the finished job, its counts and its seconds."""
+    async with open_engine(options, Path(), setup.judge_model(options)) as engine:
+        settings = setup.plan_for(options, engine)
+        pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
+        for pool in pools:
+            pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
+        job, began = _Watched(settings, pools, lambda example: None, lambda row: None), time.monotonic()
+        tally = await Scheduler(job, engine, Journal(None)).run()
+    job.finish()
+    return job, tally, time.monotonic() - began
 
 
 def _estimate(job: SelfInstruct, tally: Tally, seconds: float, wanted: int) -> str:

@@ -2,14 +2,16 @@
 
     propose -> screen -> dedup -> classify -> instantiate (labels, input, answer) -> validate -> (judge)
 
-It is pure: no clock, no shared random state (every draw is seeded by run seed and request number), so
-replaying the journal rebuilds it exactly. Later stages go first; new instructions are proposed when too few
-are under way.
+It is pure: no clock, no shared random state, so replaying the journal rebuilds it exactly. A request's
+sampling seed derives from the run's seed, what it asks and how often that was asked before, a proposal's
+draws from its own number: both outlive a changed filter, which is what lets the request cache answer. Later
+stages go first; new instructions are proposed when too few are under way.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from pipeline.records import Drop, Example
 from pipeline.stages import steps_instance, steps_task
 from pipeline.stages.books import Ask, Books, not_needed
 from pipeline.stages.pool import Plan, Pool
+from pipeline.stages.screen import special_token
 
 _STEPS = {
     "propose": (steps_task.ask_propose, steps_task.took_propose),
@@ -46,7 +49,9 @@ class SelfInstruct:
     ) -> None:
         self.plan, self.pools, self.books = plan, pools, Books(on_keep, on_drop)
         self.candidates, self.instances = self.books.candidates, self.books.instances
+        self.requests = self.books.requests
         self.asks: dict[int, Ask] = {}
+        self.asked: Counter[int] = Counter()  # hash of a request -> how often it was drawn for
 
     def next_request(self, number: int) -> Request | None:
         """Take the next piece of work from the language that is furthest from its goal."""
@@ -59,19 +64,24 @@ class SelfInstruct:
                 continue
             ask.steps += ((ask.stage, number),)
             self.asks[number] = ask
-            request = _STEPS[ask.stage][0](self, ask, number)
-            return replace(request, sampling=replace(request.sampling, seed=self.seed(number)))
+            self.requests.open(str(number))
+            return self._seeded(_STEPS[ask.stage][0](self, ask, number))
         return None
 
     def admit(self, number: int, response: Response) -> None:
         """Act on an answer. A failed request drops what it was for."""
         ask = self.asks.pop(number)
         if not response.error:
-            _STEPS[ask.stage][1](self, ask, response)
-        elif ask.stage == "propose":
+            self.requests.keep(str(number))
+            drop = special_token(response.text) if ask.stage != "propose" else None  # candidates are screened
+            if drop:  # it must reach no prompt either
+                return self.books.drop(ask, ask.stage, drop)
+            return _STEPS[ask.stage][1](self, ask, response)
+        reason = "content_filter" if response.finish_reason == "content_filter" else "engine_error"
+        self.books.drop_request(number, ask, Drop(reason, response.error))
+        if ask.stage == "propose":
             ask.pool.proposals_in_flight -= 1
-        else:
-            self.books.drop(ask, ask.stage, Drop("engine_error", response.error))
+        return self.books.drop(ask, ask.stage, Drop(reason, response.error))
 
     def finish(self) -> None:
         """Close what was under way when the goal was reached, and prove that the ledger adds up."""
@@ -79,13 +89,18 @@ class SelfInstruct:
             for ask in list(pool.queue):
                 self.books.drop(ask, ask.stage, not_needed(pool))
             pool.queue.clear()
-        self.candidates.check()
-        self.instances.check()
+        for ledger in (self.requests, self.candidates, self.instances):
+            ledger.check()
 
     def validate(self, ask: Ask, finish_reason: str) -> None:
         """Validate an instance that came whole (Alpaca's variant)."""
         steps_instance.check(self, ask, finish_reason)
 
-    def seed(self, number: int) -> int:
-        """The sampling seed of a request: derived from the run's seed and the request's number."""
-        return random.Random(f"{self.plan.seed}/{number}").getrandbits(31)
+    def _seeded(self, request: Request) -> Request:
+        """The request with its sampling seed; one whose answer is not drawn keeps seed 0."""
+        if request.choices or request.sampling.temperature == 0:
+            return request
+        key = int(request.digest, 16)
+        draw, self.asked[key] = self.asked[key], self.asked[key] + 1
+        seed = random.Random(f"{self.plan.seed}/{key}/{draw}").getrandbits(31)
+        return replace(request, sampling=replace(request.sampling, seed=seed))

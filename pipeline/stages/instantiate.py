@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pipeline.engines.base import Request, Sampling
 from pipeline.records import SeedTask
 from pipeline.stages.prompts import Prompt
+from pipeline.stages.structured import list_of_text, plain
 from pipeline.stages.text import length
 
 _NONE = re.compile(
@@ -27,23 +28,31 @@ _LABEL_SPLIT = re.compile(
     r"\s*(?:[,，、;；/|]|\bor\b|\band\b|或者|或(?!许)|(?<![温缓暖平谦柔随])和(?![平谐睦蔼]))\s*",
     re.IGNORECASE,
 )
+_LIST_MARK = re.compile(r"^\s*(?:[-*•·]|\d{1,2}[.)、])\s*")
 _LABEL_LEAD = re.compile(r"^\W*(?:labels?|标签)\s*[:：]", re.IGNORECASE)
 _STOP = {
     "en": ("\n\n", "\nTask:", "\nInput:", "\nLabel", "\nOutput:"),
     "zh": ("\n\n", "\n任务：", "\n输入：", "\n标签", "\n答案："),
 }
-_COMMON_LABELS = (
-    {"yes", "no"},
-    {"true", "false"},
-    {"positive", "negative", "neutral"},
-    {"correct", "incorrect"},
-    {"formal", "informal"},
-    {"是", "否", "不是"},
-    {"对", "错"},
-    {"真", "假"},
-    {"有", "无", "没有"},
-    {"正面", "负面", "中性"},
-    {"好评", "差评", "中评"},
+# Closed sets of labels that need not stand in the instruction, with the words that ask for them.
+_COMMON_LABELS = tuple(
+    (frozenset(labels.split()), re.compile(asks, re.IGNORECASE))
+    for labels, asks in (
+        ("yes no", r"\?|\bwhether\b|\bif\b"),
+        ("true false", r"\?|\bwhether\b|\btrue\b|\bfalse\b|\bfact"),
+        ("correct incorrect", r"\b(?:in)?correct|\bwhether\b|\berrors?\b|\bmistakes?\b"),
+        (
+            "positive negative neutral",
+            r"\bsentiment|\btone\b|\breviews?\b|\bfeel|\bopinion|\bfeedback\b|\bmood\b|\battitude\b",
+        ),
+        ("formal informal", r"\b(?:in)?formal|\btone\b|\bregister\b|\bstyle\b"),
+        ("是 否 不是", "[?？]|是否|是不是|吗|判断|有没有"),
+        ("对 错", "[?？]|对错|对不对|判断|正确|错误"),
+        ("真 假", "[?？]|真假|判断|属实|真实"),
+        ("有 无 没有", "[?？]|有没有|有无|是否有|判断"),
+        ("正面 负面 中性", "情感|情绪|态度|评价|评论|留言|反馈|口碑"),
+        ("好评 差评 中评", "评价|评论|留言|反馈|口碑"),
+    )
 )
 _ANSWER_STOP = {"en": ("\nTask:", "\nInput:"), "zh": ("\n任务：", "\n输入：")}
 
@@ -65,12 +74,10 @@ class InstanceDemonstrations:
 def instance_demonstrations(
     rng: random.Random, seeds: Sequence[SeedTask], max_length: int, count: int = 6
 ) -> InstanceDemonstrations:
-    """Draw `count` of each kind from seeds whose parts have at most `max_length` units (inputs.
-
-    Twice that).
-    """
+    """Draw `count` of each kind from seeds whose instruction has at most `max_length` units."""
 
     def some(pool: Sequence[SeedTask], number: int) -> list[SeedTask]:
+        """Draw up to `number` of them."""
         return rng.sample(pool, min(number, len(pool)))
 
     short = whole_seeds(seeds, max_length)
@@ -127,19 +134,29 @@ def parse_input(text: str) -> str:
 
 
 def labels_request(
-    prompt: Prompt, shown: InstanceDemonstrations, instruction: str, sampling: Sampling
+    prompt: Prompt,
+    shown: InstanceDemonstrations,
+    instruction: str,
+    sampling: Sampling,
+    *,
+    structured: bool = False,
 ) -> Request:
-    """Ask which labels can be the answer to a classification task."""
+    """Ask which labels can be the answer to a classification task, as JSON if `structured`."""
     values = {"demonstrations": shown.labels, "instruction": instruction}
+    if structured:
+        return prompt.request(values, sampling, schema=list_of_text())
     return prompt.request(values, _stopping(prompt, ("\n",), sampling))
 
 
 def parse_labels(text: str, max_labels: int = 8, max_length: int = 6) -> tuple[str, ...]:
-    """The distinct labels of a comma-separated line.
+    """The distinct labels of a comma-separated line, or of a list with a label on each line.
 
     () if it does not read as one (fewer than two short labels).
     """
-    line = _LABEL_LEAD.sub("", text.strip().split("\n")[0]).rstrip(".。")
+    lines = _LABEL_LEAD.sub("", plain(text).strip()).strip().split("\n")
+    listed = [_LIST_MARK.sub("", line).strip() for line in lines]
+    marked = all(_LIST_MARK.match(line) for line in lines) and len(lines) > 1
+    line = ", ".join(listed) if marked else lines[0].rstrip(".。")
     labels: dict[str, str] = {}
     for part in _LABEL_SPLIT.split(line):
         label = part.strip(" \t\"'“”‘’.。*`")
@@ -150,14 +167,12 @@ def parse_labels(text: str, max_labels: int = 8, max_length: int = 6) -> tuple[s
 
 
 def named_labels(labels: Sequence[str], instruction: str) -> tuple[str, ...]:
-    """Those labels that the instruction names, or all of a common closed set.
-
-    Yes/no, positive/negative, ...
+    """Those labels that the instruction names, or all of a common closed set that it asks for.
 
     A small model lists labels for anything; () if fewer than two remain.
     """
     lower = {label.casefold() for label in labels}
-    if any(lower <= common for common in _COMMON_LABELS):
+    if any(lower <= common and asks.search(instruction) for common, asks in _COMMON_LABELS):
         return tuple(labels)
     named = tuple(label for label in labels if _names(instruction, label))
     return named if len(named) >= 2 else ()

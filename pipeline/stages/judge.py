@@ -11,16 +11,21 @@ import re
 
 from pipeline.engines.base import Request, Response, Sampling
 from pipeline.stages.prompts import Prompt
+from pipeline.stages.structured import plain, whole_number
 
 _DIGITS = ("1", "2", "3", "4", "5")
 
 
-def judge_request(prompt: Prompt, instruction: str, input: str, output: str, *, can_score: bool) -> Request:
-    """Ask for a score of one example."""
+def judge_request(
+    prompt: Prompt, instruction: str, input: str, output: str, *, can_score: bool, structured: bool = False
+) -> Request:
+    """Ask for a score of one example, as JSON if `structured`."""
     values = {"instruction": instruction, "input": input, "output": output}
     if can_score:
         lead = "" if prompt.chat else " "
         return prompt.request(values, choices=tuple(("", lead + d) for d in _DIGITS), role="judge")
+    if structured:
+        return prompt.request(values, Sampling(max_tokens=24), role="judge", schema=whole_number(1, 5))
     return prompt.request(values, Sampling(max_tokens=8), role="judge")
 
 
@@ -30,5 +35,5 @@ def parse_score(response: Response) -> float | None:
         top = max(response.choice_logprobs)
         weights = [math.exp(value - top) for value in response.choice_logprobs]
         return round(sum(i * w for i, w in enumerate(weights, 1)) / sum(weights), 3)
-    found = re.search(r"(?<![\d.])[1-5](?!\d)", response.text)
+    found = re.search(r"(?<![\d.])[1-5](?!\d)", plain(response.text))
     return float(found[0]) if found else None

@@ -1,7 +1,4 @@
-"""One language's half of a run.
-
-Its seeds, its growing pool of instructions, its queue of work, its prompts.
-"""
+"""One language's half of a run: its seeds, its pool of instructions, its queue of work, its prompts."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from pipeline.records import Drop, SeedTask, read_text
 from pipeline.stages.classify import classify_demonstrations
 from pipeline.stages.instantiate import instance_demonstrations, whole_seeds
 from pipeline.stages.prompts import Prompt, Prompts
-from pipeline.stages.propose import Demonstrations, pick_demonstrations
+from pipeline.stages.propose import Demonstrations, MachineWritten, pick_demonstrations
 from pipeline.stages.screen import ScreenLimits, load_words
 from pipeline.stages.text import length
 from pipeline.stages.validate import ValidateLimits
@@ -40,6 +37,7 @@ class Plan:
     variant: str
     seed: int
     can_score: bool
+    structured: bool
     style: str
     answer_style: str
     num_human: int
@@ -82,13 +80,12 @@ class Pool:
         ) = 0
         self.max_proposals = plan.max_proposals
         self.queue: deque[Ask] = deque()
-        self.machine: list[tuple[str, str]] = []
+        self.machine = MachineWritten()
         self.words = load_words(prompts.path(f"{language}/words.yaml"))
         self.classification_now, self.shown_now = False, Demonstrations((), ())
         self.seeds_now: Sequence[SeedTask] = ()
         self._primers = load_primers(prompts.path(f"{language}/primers.yaml"))
         self._prompts = prompts
-        self._digests: dict[str, str] = {}
         # two characters of Chinese say about as much as one word of English
         self.max_shown = plan.max_shown * (2 if language == "zh" else 1)
         rng = random.Random(f"{plan.seed}/{language}/demonstrations")
@@ -133,13 +130,11 @@ class Pool:
     def prompt(self, stage: str) -> Prompt:
         """The prompt of a stage, in the style chosen for it."""
         style = self.plan.answer_style if stage == "answer" else self.plan.style
-        found = self._prompts.get(self.language, stage, style)
-        self._digests[found.name] = found.digest
-        return found
+        return self._prompts.get(self.language, stage, style)
 
     def stamp(self, name: str) -> str:
         """The name and digest of a prompt file that was used, for the provenance."""
-        return f"{name}@{self._digests[name]}"
+        return f"{name}@{self._prompts.digest(name)}"
 
     def openers(self, classification: bool) -> Sequence[str]:
         """First words to prime a proposal with."""
@@ -159,7 +154,7 @@ class Pool:
             texts, ids = [s.instruction for s in self.seeds_now], [s.id for s in self.seeds_now]
             self.shown_now = Demonstrations(tuple(texts), tuple(ids))
             return
-        machine = [] if self.classification_now else self.machine
+        machine = None if self.classification_now else self.machine
         seeds = self._short[self.classification_now]
         self.shown_now = pick_demonstrations(rng, seeds, machine, plan.num_human, plan.num_machine)
 

@@ -17,6 +17,7 @@ import jinja2
 
 from pipeline.engines.base import Request, Sampling
 from pipeline.errors import PipelineError
+from pipeline.records import read_text
 
 SHIPPED = Path(__file__).resolve().parents[2] / "prompts"
 STYLES = ("completion", "chat")
@@ -43,11 +44,18 @@ class Prompt:
         *,
         choices: tuple[tuple[str, str], ...] = (),
         role: str = "writer",
+        schema: str = "",
     ) -> Request:
         """The filled-in prompt as a request."""
         system = self._fill(self.system, values) if self.system else ""
         return Request(
-            self._fill(self.template, values), self.chat, system, sampling or Sampling(), choices, role
+            self._fill(self.template, values),
+            self.chat,
+            system,
+            sampling or Sampling(),
+            choices,
+            role,
+            schema,
         )
 
     def render(self, **values: Any) -> str:
@@ -81,6 +89,7 @@ class Prompts:
             )
         self.folders = ([Path(override)] if override else []) + [SHIPPED]
         self._known: dict[str, Prompt] = {}
+        self._digests: dict[str, str] = {}
 
     def get(self, language: str, stage: str, style: str) -> Prompt:
         """The prompt of a stage in a language and style; `stage.jinja` serves both styles."""
@@ -89,6 +98,12 @@ class Prompts:
             found = (n for folder in self.folders for n in (name, shared) if (folder / n).is_file())
             self._known[name] = self._load(next(found, name), chat=style == "chat")
         return self._known[name]
+
+    def digest(self, name: str) -> str:
+        """The digest of a prompt file, by its name."""
+        if name not in self._digests:
+            self._digests[name] = _digest(read_text(self.path(name)))
+        return self._digests[name]
 
     def path(self, name: str) -> Path:
         """The file that `name` (relative to a prompts directory) means.
@@ -104,8 +119,6 @@ class Prompts:
         return next((f / name for f in self.folders if (f / name).is_file()), None)
 
     def _load(self, name: str, *, chat: bool) -> Prompt:
-        from pipeline.records import read_text
-
         path = self.path(name)
         text = read_text(path)
         parts, compiled, above = _SYSTEM_END.split(text, maxsplit=1), list[jinja2.Template](), 0
@@ -116,13 +129,11 @@ class Prompts:
                 where = f"{path}:{above + error.lineno}"
                 raise PipelineError(where, f"not a Jinja2 template ({error.message})", "Mend it.") from None
             above = part.count("\n") + 2
-        return Prompt(
-            name,
-            hashlib.sha256(text.encode()).hexdigest()[:12],
-            chat,
-            compiled[0] if len(compiled) == 2 else None,
-            compiled[-1],
-        )
+        return Prompt(name, _digest(text), chat, compiled[0] if len(compiled) == 2 else None, compiled[-1])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # Values are data: nothing in them is parsed as template, and nothing is escaped (the result is no HTML).

@@ -1,6 +1,6 @@
-"""Stage 1, propose: show some instructions, have the model continue the list (Wang et al.
+"""Stage 1, propose: show some instructions, have the model continue the list.
 
-2022, section 2.1).
+Wang et al. 2022, section 2.1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pipeline.engines.base import Request, Sampling
 from pipeline.records import Drop, SeedTask
 from pipeline.stages.prompts import Prompt
+from pipeline.stages.sample import SteadySample
 from pipeline.stages.text import collapse
 
 # "9." "10)" "11、" "- " at the start of a line, but not "3.5" or "10:30"
@@ -37,20 +38,37 @@ class Demonstrations:
     ids: tuple[str, ...]
 
 
+class MachineWritten:
+    """The admitted instructions of a model, as (id, instruction)."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, str]] = []
+        self._sample = SteadySample()
+
+    def add(self, key: str, instruction: str) -> None:
+        """Take in one more."""
+        self.items.append((key, instruction))
+        self._sample.add(instruction)
+
+    def draw(self, key: str, count: int) -> list[tuple[str, str]]:
+        """Draw up to `count` of them, steadily (`sample.SteadySample`)."""
+        return [self.items[i] for i in self._sample.draw(key, count)]
+
+
 def pick_demonstrations(
     rng: random.Random,
     human: Sequence[SeedTask],
-    machine: Sequence[tuple[str, str]],
+    machine: MachineWritten | None,
     num_human: int,
     num_machine: int,
 ) -> Demonstrations:
-    """Draw `num_human` seeds and `num_machine` machine-written (id, instruction).
+    """Draw `num_human` seeds and `num_machine` machine-written instructions.
 
-    Seeds stand in while the pool is small.
+    Seeds stand in while the pool is small, and for all of them without `machine`.
     """
-    made = rng.sample(machine, min(num_machine, len(machine)))
-    wanted = num_human + num_machine - len(made)
-    shown = [(s.id, s.instruction) for s in rng.sample(human, min(wanted, len(human)))] + made
+    order = rng.sample(human, min(num_human + num_machine, len(human)))
+    made = machine.draw(str(rng.getrandbits(64)), num_machine) if machine else []
+    shown = [(s.id, s.instruction) for s in order[: num_human + num_machine - len(made)]] + made
     rng.shuffle(shown)
     return Demonstrations(tuple(t for _, t in shown), tuple(i for i, _ in shown))
 

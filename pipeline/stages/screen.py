@@ -17,6 +17,8 @@ from pipeline.stages.code_checks import ABOUT_CODE
 from pipeline.stages.language import is_language
 from pipeline.stages.repetition import repetition as repetition
 from pipeline.stages.request_form import not_a_request
+from pipeline.stages.sameness import QUOTED as QUOTED
+from pipeline.stages.sameness import repeated_label, self_comparison
 from pipeline.stages.text import CJK, length, units
 from pipeline.stages.words import Words as Words
 from pipeline.stages.words import find_phrase, quote
@@ -34,6 +36,8 @@ REASONS = (
     "boilerplate",
     "repetition",
     "not_a_request",
+    "self_comparison",
+    "repeated_label",
 )
 LEAK_UNITS = {"en": 8, "zh": 12}  # copied in a row; eight characters are a common phrase, eight words are not
 
@@ -48,9 +52,6 @@ ABOUT_AI = re.compile(
     r"\b(?:ai|artificial intelligence|language model|chatbot)\b|人工智能|语言模型|AI"
     r"|聊天机器人",
     re.IGNORECASE,
-)
-QUOTED = re.compile(
-    r"“[^”]*”|‘[^’]*’|「[^」]*」|『[^』]*』|《[^》]*》|\"[^\"]*\"|(?<!\w)'[^'\n]*'(?!\w)|`[^`]*`"
 )
 _PAIRS = {
     "“": "”",
@@ -113,6 +114,8 @@ def screen(
         or boilerplate(instruction, words)
         or repetition(instruction)
         or not_a_request(instruction, language, words)
+        or self_comparison(instruction)
+        or repeated_label(instruction)
     )
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import LANGUAGES, Instance, SeedTask, duplicates, read_rows, text_field
+from pipeline.records import (
+    LANGUAGES,
+    Instance,
+    SeedTask,
+    check_characters,
+    duplicates,
+    read_rows,
+    text_field,
+)
 from pipeline.stages.text import cjk_share, collapse
 
 TAGS = (
@@ -42,7 +50,6 @@ _COUNTED = ("classification", "with_input")
 _SPECIAL = re.compile(
     r"<[|｜][\w▁.:/-]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
 )
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def load_seeds(paths: Sequence[str]) -> list[SeedTask]:
@@ -73,6 +80,8 @@ def _files(path: Path) -> list[Path]:
     if not files:
         problem = "the folder has no *.jsonl or *.json file (subfolders are not searched)"
         raise PipelineError(path, problem, "Put seed tasks there or name their file.")
+    for file in files:
+        check_characters(file.name, file)  # a name that is not UTF-8; ids and records hold it
     return files
 
 
@@ -135,10 +144,6 @@ def _clean(text: str, name: str, where: str) -> str:
     if match := _SPECIAL.search(text):
         problem = f"'{name}' holds the special token {match[0]}, which would end or forge a turn in a prompt"
         raise PipelineError(where, problem, "Remove it or spell it differently.")
-    if _SURROGATE.search(text):
-        raise PipelineError(
-            where, f"'{name}' holds half a surrogate pair, which is no character", "Write it as UTF-8."
-        )
     return text
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import as_dict
-from pipeline.engines.base import Sampling
-from pipeline.engines.models import language_model, sentence_model
+from pipeline.engines.base import Engine, Sampling
+from pipeline.engines.models import sentence_model
+from pipeline.engines.open import check_engine
+from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
 from pipeline.records import LANGUAGES, SeedTask
 from pipeline.rundir import file_digest
@@ -19,8 +21,6 @@ from pipeline.stages.seeds import load_seeds, seed_files
 from pipeline.stages.validate import ValidateLimits
 
 if TYPE_CHECKING:
-    from pipeline.engines.embedded import EmbeddedEngine
-    from pipeline.engines.judged import JudgedEngine
     from pipeline.selfinstruct import Options
 
 # Options that say where and how a run is kept, not what comes out of it.
@@ -58,7 +58,12 @@ def seeds_by_language(options: Options) -> dict[str, list[SeedTask]]:
 
 def config(options: Options) -> dict[str, Any]:
     """The options that decide the result."""
-    return {k: v for k, v in as_dict(options).items() if k not in _NOT_CONFIG}
+    return {k: v for k, v in as_dict(options).items() if k not in (*_NOT_CONFIG, *MANNER)}
+
+
+def manner(options: Options) -> dict[str, Any]:
+    """The options that say how the answers are had."""
+    return {name: getattr(options, name) for name in MANNER}
 
 
 def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
@@ -78,34 +83,41 @@ def _shown(path: Path) -> Path:
         return path
 
 
+def judge_model(options: Options) -> str:
+    """The model that judges, "" if nothing is judged or the writer judges itself."""
+    return options.judge_model if options.min_judge_score else ""
+
+
 def check_models(options: Options) -> None:
     """Refuse models that are not there, before a run directory is touched. Raises PipelineError."""
-    for name in filter(None, (options.model, options.judge_model)):
-        language_model(name)
+    check_engine(options, options.judge_model)
+    if options.batch_api and "completion" in (options.style, options.answer_style):
+        problem = "a batch file holds chat requests only, and a style is completion"
+        raise PipelineError("--batch-api", problem, "Use --style chat --answer-style chat.")
+    if options.judge_model and not options.min_judge_score:
+        problem = f"got {options.judge_model}, but --min-judge-score 0 asks no judge"
+        raise PipelineError("--judge-model", problem, "Give a score from 1 to 5, or leave the model out.")
     if options.embedding_model:
         sentence_model(options.embedding_model)
 
 
-def engine_and_plan(options: Options) -> tuple[Any, Plan]:
-    """The loaded engine and the settings that suit it."""
-    engine = open_engine(options)
-    return engine, plan(options, model=engine.model, can_score=engine.can_score, has_chat=engine.has_chat)
+def plan_for(options: Options, engine: Engine) -> Plan:
+    """The settings that suit an engine."""
+    return plan(
+        options,
+        model=engine.model,
+        can_score=engine.can_score,
+        has_chat=engine.has_chat,
+        can_structure=engine.can_structure,
+    )
 
 
-def open_engine(options: Options) -> EmbeddedEngine | JudgedEngine:
-    """Load the writer, and the judge where another model is to judge."""
-    from pipeline.engines.embedded import EmbeddedEngine
-    from pipeline.engines.judged import JudgedEngine
-
-    writer = EmbeddedEngine(options.model, options.batch_size, options.slots)
-    if options.min_judge_score and options.judge_model:
-        return JudgedEngine(writer, EmbeddedEngine(options.judge_model, options.batch_size, options.slots))
-    return writer
-
-
-def plan(options: Options, *, model: str, can_score: bool, has_chat: bool) -> Plan:
+def plan(
+    options: Options, *, model: str, can_score: bool, has_chat: bool, can_structure: bool = False
+) -> Plan:
     """The state machine's settings; "auto" is decided here."""
-    style = "completion" if options.style == "auto" else options.style
+    small = options.engine == "embedded" or not (options.model and has_chat)
+    style = ("completion" if small else "chat") if options.style == "auto" else options.style
     answer = (
         ("chat" if has_chat else "completion") if options.answer_style == "auto" else options.answer_style
     )
@@ -135,7 +147,8 @@ def plan(options: Options, *, model: str, can_score: bool, has_chat: bool) -> Pl
     )
     return Plan(
         model=model,
-        can_score=can_score,
+        can_score=can_score and (style == "completion" or options.engine != "openai"),
+        structured=options.structured and can_structure and style == "chat",
         style=style,
         answer_style=answer,
         input_decision=decision,

@@ -97,7 +97,14 @@ def check(run: SelfInstruct, ask: Ask, finish_reason: str) -> None:
 def ask_judge(run: SelfInstruct, ask: Ask, number: int) -> Request:
     """Ask the judge for a score."""
     prompt = ask.pool.prompt("judge")
-    return judge_request(prompt, ask.task.instruction, ask.input, ask.output, can_score=run.plan.can_score)
+    return judge_request(
+        prompt,
+        ask.task.instruction,
+        ask.input,
+        ask.output,
+        can_score=run.plan.can_score,
+        structured=run.plan.structured,
+    )
 
 
 def took_judge(run: SelfInstruct, ask: Ask, response: Response) -> None:

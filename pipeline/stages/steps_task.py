@@ -6,6 +6,7 @@ Each is an `ask_*` and a `took_*` function.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,14 @@ from pipeline.engines.base import Request, Response
 from pipeline.records import Drop, Task
 from pipeline.stages.alpaca import alpaca_request, parse_alpaca
 from pipeline.stages.books import Ask, Candidate, not_needed
-from pipeline.stages.classify import ask_request, compare_request, implausible, parse_classification
+from pipeline.stages.classify import (
+    ANSWERS,
+    ask_request,
+    closed_question,
+    compare_request,
+    implausible,
+    parse_classification,
+)
 from pipeline.stages.instantiate import labels_request, named_labels, parse_labels
 from pipeline.stages.propose import parse_proposals, propose_request
 from pipeline.stages.screen import screen
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 def ask_propose(run: SelfInstruct, ask: Ask, number: int) -> Request:
     """Ask for new instructions, or for whole examples in Alpaca's variant."""
     pool, plan = ask.pool, run.plan
-    rng = random.Random(run.seed(number))
+    rng = random.Random(f"{plan.seed}/{pool.language}/proposal {pool.proposals}")
     if pool.proposals % plan.prompt_reuse == 0:
         pool.draw_demonstrations(rng)
     pool.proposals += 1
@@ -98,7 +106,7 @@ def _admitted(run: SelfInstruct, candidate: Candidate, drop: Drop | None) -> boo
         run.books.drop_candidate(candidate, stage, drop)
         return False
     candidate.task = replace(task, provenance={**task.provenance, "nearest": nearest})
-    pool.machine.append((task.id, task.instruction))
+    pool.machine.add(task.id, task.instruction)
     return True
 
 
@@ -109,7 +117,12 @@ def ask_classify(run: SelfInstruct, ask: Ask, number: int) -> Request:
         return compare_request(pool.prompt("classify_list"), pool.classify_shown, ask.task.instruction)
     prompt = pool.prompt("classify")
     return ask_request(
-        prompt, pool.classify_shown, ask.task.instruction, pool.language, can_score=run.plan.can_score
+        prompt,
+        pool.classify_shown,
+        ask.task.instruction,
+        pool.language,
+        can_score=run.plan.can_score,
+        structured=run.plan.structured,
     )
 
 
@@ -124,7 +137,10 @@ def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
     prompt = pool.prompt("classify_list" if plan.compares else "classify")
     candidate.note("classify", ask.number, pool.stamp(prompt.name))
     verdict = bool(parse_classification(response, plan.classification_margin if plan.compares else 0.0))
-    candidate.task = replace(candidate.task, is_classification=verdict)
+    closed = plan.compares and closed_question(candidate.task.instruction, pool.words)
+    candidate.task = replace(candidate.task, is_classification=verdict or closed)
+    if closed:  # the labels need not be asked for
+        return _open_labelled(run, candidate, ANSWERS[pool.language])
     if verdict:
         return pool.queue.append(Ask("labels", pool, candidate))
     asks_input = plan.input_decision == "model" or refers_to_input(candidate.task.instruction, pool.words)
@@ -138,7 +154,9 @@ def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
 def ask_labels(run: SelfInstruct, ask: Ask, number: int) -> Request:
     """Ask which labels the task chooses from."""
     prompt, sampling = ask.pool.prompt("labels"), run.plan.sampling["labels"]
-    return labels_request(prompt, ask.pool.shown, ask.task.instruction, sampling)
+    return labels_request(
+        prompt, ask.pool.shown, ask.task.instruction, sampling, structured=run.plan.structured
+    )
 
 
 def took_labels(run: SelfInstruct, ask: Ask, response: Response) -> None:
@@ -151,7 +169,11 @@ def took_labels(run: SelfInstruct, ask: Ask, response: Response) -> None:
     if pool.full or not labels:
         drop = not_needed(pool) if pool.full else Drop("no_labels", response.text[:80] or "no text")
         return run.books.drop_candidate(candidate, "labels", drop)
+    return _open_labelled(run, candidate, labels)
+
+
+def _open_labelled(run: SelfInstruct, candidate: Candidate, labels: Sequence[str]) -> None:
+    """One instance for each label, an input for it to be asked for."""
     for label in labels[: run.plan.max_labels]:
-        made = Ask("labelled_input", pool, candidate, label=label)
-        pool.queue.append(run.books.open_instance(candidate, made))
-    return None
+        made = Ask("labelled_input", candidate.pool, candidate, label=label)
+        candidate.pool.queue.append(run.books.open_instance(candidate, made))

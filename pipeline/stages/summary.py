@@ -11,7 +11,7 @@ from rich.table import Table
 from pipeline.records import read_rows
 
 if TYPE_CHECKING:
-    from pipeline.engines.scheduler import Tally
+    from pipeline.engines.job import Tally
     from pipeline.stages.flow import SelfInstruct
 
 _CANDIDATE_STAGES = ("parse", "screen", "dedup", "classify", "labels")

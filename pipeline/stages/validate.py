@@ -22,8 +22,10 @@ from pipeline.stages.code_checks import (
     looks_like_code,
     num_fences,
 )
+from pipeline.stages.constraints import unmet_constraint
 from pipeline.stages.echoes import input_equals_output, input_repeats_instruction, output_repeats_instruction
 from pipeline.stages.language import is_language, names_language, requested_language
+from pipeline.stages.references import lacks_second_text
 from pipeline.stages.references import refers_to_input as refers_to_input
 from pipeline.stages.repetition import repetition
 from pipeline.stages.screen import (
@@ -57,6 +59,7 @@ REASONS = (
     "invalid_json",
     "invalid_python",
     "debris",
+    "unmet_constraint",
     "conflicting_output",
     "duplicate_instance",
 )
@@ -146,6 +149,7 @@ def validate(
         or invalid_json(instruction, output)
         or invalid_python(instruction, output)
         or debris(instruction, input, output)
+        or unmet_constraint(instruction, output, is_classification)
     )
 
 
@@ -180,8 +184,9 @@ def refused(output: str, instruction: str, words: Words) -> Drop | None:
 
 
 def missing_input(instruction: str, input: str, words: Words) -> Drop | None:
-    """Drop an empty input where the instruction needs one."""
-    missing = not input.strip() and refers_to_input(instruction, words)
+    """Drop an empty input where the instruction needs one, and a single one where it compares two."""
+    given = input.strip()
+    missing = lacks_second_text(instruction, given) if given else refers_to_input(instruction, words)
     return Drop("missing_input", quote(instruction)) if missing else None
 
 

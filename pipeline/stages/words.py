@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import unknown
 from pipeline.errors import PipelineError
-from pipeline.records import read_text
+from pipeline.records import check_characters, read_text
 from pipeline.stages.text import collapse
 
 EVIDENCE = 80  # characters of offending text that a Drop quotes
@@ -61,6 +61,7 @@ def _entries(path: Path, data: dict[str, Any], name: str) -> tuple[str, ...]:
         # YAML 1.1 reads a bare yes, no, on, off as true or false
         if not isinstance(entry, str) or not entry.strip():
             raise PipelineError(path, f"{entry!r} in '{name}', expected text", "Put the entry in quotes.")
+        check_characters(entry, f"{path}: {name}")
     return tuple(entries)
 
 
@@ -70,11 +71,24 @@ def find_phrase(text: str, phrases: tuple[str, ...], *, starts: bool = False) ->
     return (found.group(), found.start()) if found else None
 
 
+class _Folded(dict[int, str]):
+    """Characters by code point in the form that they are compared in; filled as they occur."""
+
+    def __missing__(self, code: int) -> str:
+        narrow = unicodedata.normalize("NFKC", chr(code))
+        narrow = narrow if len(narrow) == 1 else chr(code)
+        lower = narrow.lower() if len(narrow.lower()) == 1 else narrow
+        self[code] = lower.translate(_STRAIGHT)
+        return self[code]
+
+
+_FOLDED = _Folded()
+
+
+@functools.lru_cache(maxsize=64)  # one text is looked through for a dozen lists
 def normalise(text: str) -> str:
     """Make lower case, full-width forms ASCII and curly quotes straight; places stay where they are."""
-    narrow = "".join(n if len(n := unicodedata.normalize("NFKC", c)) == 1 else c for c in text)
-    lower = "".join(n if len(n := c.lower()) == 1 else c for c in narrow)
-    return lower.translate(_STRAIGHT)
+    return text.translate(_FOLDED)
 
 
 def same(text: str) -> str:
