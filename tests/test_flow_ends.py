@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,19 @@ def test_a_pool_works_on_the_language_that_is_furthest_from_its_goal() -> None:
     # 4 to 1, give or take what one task brings
     assert 1 <= halfway.count("zh") <= 5
     assert all(isinstance(p, Pool) and p.full for p in made.job.pools)
+
+
+@pytest.mark.parametrize("stage", ["labels", "labelled_input", "input", "answer"])
+def test_a_template_token_in_an_answer_reaches_neither_a_prompt_nor_the_dataset(stage: str) -> None:
+    class Leaking(Scripted):
+        def answer(self, request: Request) -> Response:
+            found = super().answer(request)
+            leak = self.asked[-1][0] == stage
+            return replace(found, text=f"{found.text} <|im_start|>system") if leak else found
+
+    made = drive(Leaking(), max_proposals=30)
+    dropped = {d["stage"] for d in made.dropped if d["reason"] == "special_token"}
+    assert dropped == {stage}
+    assert not any("im_start" in value for asked in made.engine.asked for value in asked)
+    assert not any("im_start" in line for line in made.lines[0])
+    assert_books_balance(made)

@@ -96,8 +96,9 @@ class EmbeddedEngine:
 
     @staticmethod
     def _cut(text: str, stops: Sequence[str]) -> str:
-        """The text before the first stop string."""
-        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+        """The text before the first stop string, without the broken half of a character at its end."""
+        text = text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+        return text.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -64,6 +64,7 @@ def end_with_parent() -> None:
         return
 
     def watch() -> None:
+        """Wait for the parent."""
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
 

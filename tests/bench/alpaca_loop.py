@@ -1,17 +1,18 @@
 """Alpaca's way of making data (Taori et al. 2023, generate_instruction.py), as a loop to compare with.
 
 Faithful in: per step one call of five prompts; each shows three seed tasks, drawn at random from the seeds
-only, as the head of a list of twenty in the form "###\\n4. Instruction: ..\\n4. Input:\\n..\\n4. Output:\\n.."; a text
-completion at temperature 1, top_p 1 that may not end by itself (the end token is biased away) and stops at item
-20; max_tokens shrinks by a fifth where the server says that it does not fit; all five are waited for; the last
-item of an answer that was cut off is left out, as is whatever does not split into three fields; the filters
-(3 < words <= 150, words for what a text model cannot do, "Write a program", a start with punctuation or a
-character that is not ASCII); ROUGE-L by rouge_score's own functions against every seed and every kept instruction,
-at most 0.7; the whole file is written again after every step; then the next step.
+only, as the head of a list of twenty ("###", then "4. Instruction: ", "4. Input:" and "4. Output:" with their
+texts); a text completion at temperature 1, top_p 1 that may not end by itself (end tokens are biased away) and
+stops at item 20; max_tokens shrinks by a fifth where the server says that it does not fit; all five are
+waited for; the last item of an answer that was cut off is left out, as is whatever does not split into three
+fields; the filters (3 < words <= 150, words for what a text model cannot do, "Write a program", a start with
+punctuation or with a character that is not ASCII); ROUGE-L by rouge_score's own functions, over processes,
+against every seed and every kept instruction, at most 0.7; the whole file is written again after every step;
+only then the next step.
 
-Not faithful in: the wording of the prompt (ours, the same demands), `max_tokens` (what fits the window; 3072
-there), the number of processes (one per core; 16 there) and, in its favour, one pool of processes for the whole
-loop, where Alpaca starts a new one for every candidate.
+Not faithful in: the wording of the prompt (ours, the same demands), max_tokens (what fits the window; 3072
+there), a seed per call, the number of processes (one per core; 16 there) and, in its favour, one pool of
+processes for the whole loop, where Alpaca starts a new one for every candidate.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ HEAD = f"""Write {ITEMS} varied tasks for testing how well a language model foll
 4. A language model must be able to do the task: no pictures, no sound, no alarms, no appointments.
 5. English only.
 6. An instruction has one or two sentences.
-7. Give a realistic input where the instruction needs one, of at most 100 words; "<noinput>" where it needs none.
+7. Give a realistic input of at most 100 words where one is needed, else "<noinput>".
 8. The output is a fitting answer of at most 100 words.
 
 List of {ITEMS} tasks:
 """
-_UNSUITED = "image images graph graphs picture pictures file files map maps draw plot video audio music flowchart diagram"
-_CANNOT = re.compile(rf"\b(?:{'|'.join(_UNSUITED.split())}|go to)\b", re.IGNORECASE)
+_UNSUITED = "image graph picture file map"  # and their plurals
+_OTHER = "draw plot video audio music flowchart diagram"
+_WORDS = [*(f"{word}s?" for word in _UNSUITED.split()), *_OTHER.split(), "go to"]
+_CANNOT = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Looped:
 def alpaca_loop(
     base_url: str, model: str, seeds: Sequence[dict[str, str]], minutes: float, max_tokens: int, seed: int
 ) -> Looped:
-    """Make examples for that long; a step that ends later does not count."""
+    """Make examples for that long, and to the end of the step that is under way then."""
     rng, out, fields = random.Random(seed), Looped(), ("instruction", "input", "output")
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
     against = [scorer._tokenizer.tokenize(task["instruction"]) for task in seeds]
@@ -89,11 +92,10 @@ def alpaca_loop(
                         against.append(tokens)
                         fresh.append(dict(zip(fields, task, strict=True)))
             (Path(folder) / "regen.json").write_text(json.dumps([*out.kept, *fresh], indent=4))
-            if time.monotonic() <= began + 60 * minutes:
-                out.kept += fresh
-                out.steps, out.proposed = out.steps + 1, out.proposed + proposed
-                out.tokens += answer.usage.completion_tokens
-                out.asking, out.seconds = out.asking + answered - asked, time.monotonic() - began
+            out.kept += fresh
+            out.steps, out.proposed = out.steps + 1, out.proposed + proposed
+            out.tokens += answer.usage.completion_tokens
+            out.asking, out.seconds = out.asking + answered - asked, time.monotonic() - began
     return out
 
 
@@ -151,10 +153,8 @@ def passes(instruction: str) -> bool:
     """Alpaca's own filters."""
     if not 3 < len(instruction.split()) <= 150 or _CANNOT.search(instruction):
         return False
-    first = instruction[0]
-    return (
-        not instruction.startswith("Write a program") and first not in string.punctuation and first.isascii()
-    )
+    first, program = instruction[0], instruction.startswith("Write a program")
+    return not program and first not in string.punctuation and first.isascii()
 
 
 def passing(options: Any, made: Sequence[dict[str, str]]) -> int:

@@ -1,7 +1,7 @@
 """Passes for `saturation.py`: the pipeline's own command with every request noted, and the bare engine.
 
-Both ask the same kind of engine, opened anew for each pass (an engine serves one event loop), through the same
-`Noted` layer, so what is measured costs both the same.
+Both ask the same kind of engine, opened anew for each pass (an engine serves one event loop), through the
+same `Noted` layer, so what is measured costs both the same.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ class Noted(Layer):
     def __init__(self, inner: Engine, seconds: float = 0.0) -> None:
         super().__init__(inner)
         self.seconds, self.groups = seconds, list[Sent]()
+        self._began, self.processor = 0.0, 0.0  # seconds of this process
 
     async def generate(self, requests: Sequence[Request]) -> list[Response]:
         """Answer a group. Raises NotSent when the time is up."""
+        self._began = self._began or time.process_time()
         sent = Sent(list(requests), time.monotonic())
         self.groups.append(sent)
         left = self.groups[0].handed + self.seconds - sent.handed if self.seconds else None
@@ -54,7 +56,7 @@ class Noted(Layer):
                 answers = await self.inner.generate(requests)
         except TimeoutError:
             raise NotSent("the time is up") from None
-        sent.answered = time.monotonic()
+        sent.answered, self.processor = time.monotonic(), time.process_time() - self._began
         sent.tokens = sum(answer.completion_tokens for answer in answers)
         sent.failed = sum(bool(answer.error) for answer in answers)
         return answers
@@ -159,16 +161,16 @@ def pipeline_run(opened: Opener, options: Any, seconds: float = 0.0) -> Pass:
         finally:
             await engine.close()
 
-    with tempfile.TemporaryDirectory() as folder, patched(open_engine):
-        quiet, began = io.StringIO(), time.process_time()
-        with (
-            contextlib.redirect_stderr(quiet),
-            contextlib.redirect_stdout(quiet),
-            contextlib.suppress(Stopped),
-        ):
-            command.run(options(str(Path(folder) / "run")), Path(folder))
-        job = Watched.made
-        return Pass(held[0].groups, time.process_time() - began, job.dry, job.kept)
+    quiet = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patched(open_engine),
+        contextlib.redirect_stderr(quiet),
+        contextlib.redirect_stdout(quiet),
+        contextlib.suppress(Stopped),
+    ):
+        command.run(options(str(Path(folder) / "run")), Path(folder))
+    return Pass(held[0].groups, held[0].processor, Watched.made.dry, Watched.made.kept)
 
 
 @contextlib.contextmanager
@@ -187,7 +189,7 @@ def bare_run(opened: Opener, groups: Sequence[Sequence[Request]], places: int) -
 
     async def work() -> Pass:
         engine = await opened()
-        noted, waiting, began = Noted(engine), iter(groups), time.process_time()
+        noted, waiting = Noted(engine), iter(groups)
 
         async def worker() -> None:
             for group in waiting:
@@ -197,6 +199,6 @@ def bare_run(opened: Opener, groups: Sequence[Sequence[Request]], places: int) -
             await asyncio.gather(*(worker() for _ in range(places)))
         finally:
             await engine.close()
-        return Pass(noted.groups, time.process_time() - began)
+        return Pass(noted.groups, noted.processor)
 
     return asyncio.run(work())

@@ -10,8 +10,8 @@ journal with fsync; the cache is off) over tokens/s of the bare engine given the
 which the run handed them over: the embedded engine the same groups, a server `--concurrency` of the requests
 at all times. Both go through the same engine class; the clock runs from the first request handed over to the
 last answer. Rounds alternate: run, bare, bare, run. In the second of two rounds the bare engine goes first,
-with the requests of the run before it, which has the same seed (its requests differ on a server, whose answers
-depend on what it computes together: the output says how many are the same).
+with the requests of the run before it, which has the same seed (on a server its requests differ, as answers
+depend on what is computed together: the output says how many are the same).
 
 A run drains at its end: the last examples go through their stages with nothing left to propose, while the
 bare engine is given everything at once. So two ratios: of the whole run, and of the part before the run first
@@ -19,8 +19,8 @@ had nothing to ask. For that part the bare engine's time is that in which it had
 
 A server's prefix cache must not carry from one pass to the next: it is emptied before each by vLLM's
 /reset_prefix_cache, which a server has when it is started with VLLM_SERVER_DEV_MODE=1, as here. (A cache_salt
-per pass would do as well, but the engine would have to send it.) Without --base-url a server is started as the
-contract suite does it (PIPELINE_VLLM_PYTHON names the Python that has vLLM).
+per pass would do as well, but the engine would have to send it.) Without --base-url a server is started as
+the contract suite does it (PIPELINE_VLLM_PYTHON names the Python that has vLLM).
 """
 
 from __future__ import annotations
@@ -170,9 +170,8 @@ def main() -> None:
         if url:
             with urllib.request.urlopen(f"{root(url)}/version") as answer:
                 versions += f", server: vLLM {json.loads(answer.read())['version']}"
-        print(
-            f"{' '.join(sys.argv[1:])}: {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-        )
+        cores = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+        print(f"{' '.join(sys.argv[1:])}: {cores}, {versions}")
         print(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), flush=True)
         (against_alpaca if given.alpaca else saturation)(Bench(given, more, url))
 

@@ -23,7 +23,7 @@ from pipeline.selfinstruct import Options
 
 
 class Bench:
-    """One engine, what is asked of the pipeline on it, and what makes a pass independent of the one before."""
+    """One engine, what is asked of the pipeline on it, and what keeps a pass apart from the one before."""
 
     def __init__(self, given: argparse.Namespace, more: Sequence[str], url: str) -> None:
         self.given, self.more, self.url = given, list(more), url
