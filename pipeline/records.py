@@ -7,10 +7,8 @@ chat.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +128,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+            yield f"{path}:{number}", json_object(f"{path}:{number}", line)
 
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -150,7 +148,8 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}[{index}]", row
 
 
-def _object(where: str, line: str) -> dict[str, Any]:
+def json_object(where: str, line: str) -> dict[str, Any]:
+    """The object on one line of JSON. Raises PipelineError naming `where`."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -192,47 +191,3 @@ def duplicates(ids: Iterable[tuple[str, str]]) -> None:
                 where, f"id '{name}' was used before at {seen[name]}", "Make every id unique."
             )
         seen[name] = where
-
-
-class LineFile:
-    """A file that grows by whole lines: a write that fails is taken back."""
-
-    def __init__(self, path: Path, *, anew: bool, sync: bool = False) -> None:
-        self.path, self.sync = path, sync
-        with disk_errors(path):
-            self._stream = path.open("ab", buffering=0)  # appending, so that a cut leaves no gap
-            if anew:
-                self._stream.truncate(0)
-
-    @property
-    def length(self) -> int:
-        """Its size in bytes."""
-        return os.fstat(self._stream.fileno()).st_size
-
-    def cut(self, length: int) -> None:
-        """Keep the first `length` bytes only."""
-        with disk_errors(self.path):
-            self._stream.truncate(length)
-
-    def append(self, records: list[Any]) -> None:
-        """Write records as JSON lines, all or none of them. Raises PipelineError if the disk refuses."""
-        self.append_bytes("".join(to_json(r) + "\n" for r in records).encode())
-
-    def append_bytes(self, data: bytes) -> None:
-        """Write bytes that end in a newline, all or none of them."""
-        start = self.length
-        with disk_errors(self.path):
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[self._stream.write(view) or 0 :]
-                if self.sync:
-                    os.fsync(self._stream.fileno())
-            except OSError:
-                with suppress(OSError):  # what went wrong first is what the user must know
-                    os.ftruncate(self._stream.fileno(), start)
-                raise
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()

@@ -5,14 +5,17 @@ python -m pipeline.report runs/selfinstruct-001
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import option, parse
 from pipeline.errors import PipelineError, run_command
-from pipeline.records import read_rows, read_text
+from pipeline.lines import StoredRows
+from pipeline.records import read_text
 from pipeline.rundir import RunDir
 
 SHOWN = 50  # examples, and drops of each reason at most a tenth of that
@@ -29,7 +32,7 @@ pre { white-space: pre-wrap; margin: .2rem 0; font: inherit; color: #444 }
 small { color: #777 }
 </style></head><body>
 <h1>{{ name }}</h1>
-<p>{{ kept | length }} examples kept, {{ dropped | length }} records of drops;
+<p>{{ num_kept }} examples kept, {{ reasons | sum(attribute=1) }} records of drops;
 {{ run.requests }} requests, {{ run.prompt_tokens }} prompt and {{ run.completion_tokens }} completion tokens,
 {{ run.seconds }} s.</p>
 <h2>Dropped, by reason</h2>
@@ -39,7 +42,7 @@ small { color: #777 }
 {% endfor %}
 </table>
 <h2>Examples</h2>
-{% for row in kept[:shown] %}
+{% for row in kept %}
 <article><b>{{ row.instruction }}</b>{% if row.input %}<pre>{{ row.input }}</pre>{% endif %}
 <pre>{{ row.output }}</pre><small>{{ row.id }}</small></article>
 {% endfor %}
@@ -69,27 +72,23 @@ def write_report(folder: Path) -> Path:
 
     if not (folder / "run.json").is_file():
         raise PipelineError(folder, "this is no run directory (no run.json)", "Name one under runs/.")
-    rows = {name: _rows(folder / f"{name}.jsonl") for name in ("kept", "dropped")}
-    counts = Counter((r["unit"], r["stage"], r["reason"]) for r in rows["dropped"])
+    kept, dropped = (StoredRows(folder / f"{name}.jsonl") for name in ("kept", "dropped"))
+    counts = Counter((r["unit"], r["stage"], r["reason"]) for r in dropped)
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     text = page.render(
         name=folder.name,
         run=json.loads(read_text(folder / "run.json")),
         reasons=counts.most_common(),
-        sample=_sample(rows["dropped"]),
-        shown=SHOWN,
+        sample=_sample(dropped),
+        kept=list(itertools.islice(kept, SHOWN)),
+        num_kept=len(kept),
         config=read_text(folder / "config.yaml"),
-        **rows,
     )
     RunDir(folder).write("report.html", text)
     return folder / "report.html"
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [row for _, row in read_rows(path)] if path.is_file() and path.stat().st_size else []
-
-
-def _sample(dropped: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sample(dropped: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first few drops of each reason, without those that only say that enough was there."""
     seen: Counter[str] = Counter()
     picked = []

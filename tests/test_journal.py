@@ -13,7 +13,7 @@ import pytest
 from pipeline.engines.base import Request, Response
 from pipeline.engines.journal import Journal
 from pipeline.errors import PipelineError
-from pipeline.records import LineFile
+from pipeline.lines import LineFile
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = [Request(f"Name {i} rivers. 列举河流。\u2028") for i in range(6)]

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from pipeline.errors import PipelineError
-from pipeline.records import LineFile
+from pipeline.lines import LineFile
 from pipeline.rundir import RunDir, digest, next_name, resumable, versions
 
 CONFIG: dict[str, Any] = {"seed": 0, "languages": ["en", "zh"], "model": ""}

@@ -105,7 +105,7 @@ def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """The tokenizer and the network in a directory. Raises PipelineError."""
     try:
         return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="grouped"
+            folder, dtype=dtype, attn_implementation="grouped", use_safetensors=True
         )
     except Exception as error:  # one of a dozen unrelated types; all mean that the files do not do
         said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")

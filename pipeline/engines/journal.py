@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.engines.base import Request, Response
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import LineFile, to_json
+from pipeline.lines import LineFile
+from pipeline.records import to_json
 
 Entry = tuple[str, Response]  # digest of the request, the answer
 

@@ -11,7 +11,7 @@ from pipeline.engines.budget import BudgetedEngine, Usage
 from pipeline.engines.journal import Journal
 from pipeline.engines.scheduler import Scheduler
 from pipeline.engines.snapshot import Mark, Snapshot, read_snapshot, write_snapshot
-from pipeline.records import LineFile
+from pipeline.lines import LineFile
 from pipeline.stages.flow import SelfInstruct
 from pipeline.stages.state import job_state, restore_job
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_NOTHING_KEPT, EXIT_PAUSED, Stopped, disk_errors
+from pipeline.lines import StoredExamples
 from pipeline.progress import Display
-from pipeline.records import Example, read_rows
 from pipeline.report import write_report
 from pipeline.rundir import RunDir, next_name
 from pipeline.stages import setup
@@ -77,7 +77,6 @@ def _end(path: Path) -> int:
 
 def _export(target: RunDir, made: Generated, options: Options) -> None:
     job, tally = made.job, made.tally
-    rows = [row for _, row in read_rows(target.path / "kept.jsonl")] if job.instances.kept else []
     facts = {
         # Not the run's name: the same options give the same bytes.
         "name": f"self-instruct-{'-'.join(setup.targets(options))}",
@@ -91,7 +90,7 @@ def _export(target: RunDir, made: Generated, options: Options) -> None:
             "completion": tally.completion_tokens,
         },
     }
-    export([Example(**row) for row in rows], target.path / "dataset", facts)
+    export(StoredExamples(target.path / "kept.jsonl"), target.path / "dataset", facts)
 
 
 def _report(display: Display, target: RunDir, made: Generated, seconds: float) -> None:

@@ -5,12 +5,14 @@ The folder is built next to its place and moved there whole. The same examples a
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import PipelineError, disk_errors
 from pipeline.records import Example, to_json
@@ -28,6 +30,7 @@ COLUMNS = {
     "scores": "JSON text: name -> number",
 }
 ROWS_PER_GROUP = 10_000
+_TEXTS = ("instruction", "input", "output")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "n>10M")  # the hub's names
 
 _WHAT = """Made in the manner of Self-Instruct (arXiv 2212.10560): from hand-written seed tasks a model
@@ -47,7 +50,11 @@ rows = load_dataset("path/to/this/folder", split="train")
 `data/train.jsonl` holds the same rows; `alpaca.json` only instruction, input and output."""
 
 
-def export(examples: Sequence[Example], folder: Path, facts: Mapping[str, Any]) -> None:
+class Examples(Sized, Iterable[Example], Protocol):
+    """Examples that can be gone through several times and need not be in memory."""
+
+
+def export(examples: Examples, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the dataset directory `folder`, replacing an older one; a failure leaves the older one as it was.
 
     `facts` (every key optional): name, license, generator {engine, model, license, precision},
@@ -100,7 +107,7 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(examples: Sequence[Example], folder: Path, facts: Mapping[str, Any]) -> None:
+def _write(examples: Examples, folder: Path, facts: Mapping[str, Any]) -> None:
     _write_parquet(examples, folder / "data" / "train.parquet")
     _write_text(folder / "data" / "train.jsonl", (to_json(_row(e)) + "\n" for e in examples))
     fields = ({"instruction": e.instruction, "input": e.input, "output": e.output} for e in examples)
@@ -116,7 +123,7 @@ def _write_text(path: Path, parts: Iterable[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _write_parquet(examples: Sequence[Example], path: Path) -> None:
+def _write_parquet(examples: Iterable[Example], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -125,8 +132,8 @@ def _write_parquet(examples: Sequence[Example], path: Path) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
     with path.open("wb") as file:
         with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            for start in range(0, len(examples), ROWS_PER_GROUP):
-                rows = [_row(e) for e in examples[start : start + ROWS_PER_GROUP]]
+            rest = iter(examples)
+            while rows := [_row(e) for e in itertools.islice(rest, ROWS_PER_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         file.flush()
         os.fsync(file.fileno())
@@ -143,7 +150,7 @@ def _stable_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def card(examples: Sequence[Example], facts: Mapping[str, Any]) -> str:
+def card(examples: Examples, facts: Mapping[str, Any]) -> str:
     """Write the dataset card: YAML front matter for `datasets` and the hub, then what people should know."""
     name, generator = facts.get("name") or "instructions", facts.get("generator") or {}
     sections = {
@@ -161,7 +168,7 @@ def card(examples: Sequence[Example], facts: Mapping[str, Any]) -> str:
     )
 
 
-def _front_matter(examples: Sequence[Example], facts: Mapping[str, Any]) -> str:
+def _front_matter(examples: Examples, facts: Mapping[str, Any]) -> str:
     import yaml
 
     stated = str(facts.get("license") or (facts.get("generator") or {}).get("license") or "unknown").lower()
@@ -180,27 +187,30 @@ def _front_matter(examples: Sequence[Example], facts: Mapping[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _counts(examples: Sequence[Example]) -> str:
-    languages = sorted({e.language for e in examples})
-    groups = {language: [e for e in examples if e.language == language] for language in languages}
-    if len(groups) != 1:
-        groups = {"all": list(examples), **groups}
+def _counts(examples: Iterable[Example]) -> str:
+    groups: dict[str, Counter[str]] = {"all": Counter()}
+    for example in examples:
+        for name in ("all", example.language):
+            _count(groups.setdefault(name, Counter()), example)
+    if len(groups) == 2:
+        del groups["all"]
     head = ("language", "examples", "classification", "with input", "instruction", "input", "output")
-    rows = [
-        (language, f"{len(group):,}", *_shares(group), *_lengths(group)) for language, group in groups.items()
-    ]
+    rows = ((name, f"{groups[name]['n']:,}", *_shares(groups[name])) for name in sorted(groups))
     return _table(head, rows)
 
 
-def _shares(examples: Sequence[Example]) -> list[str]:
-    counts = (sum(e.is_classification for e in examples), sum(bool(e.input) for e in examples))
-    return [f"{count / len(examples):.1%}" if examples else "-" for count in counts]
+def _count(group: Counter[str], example: Example) -> None:
+    group.update(n=1, classification=example.is_classification)
+    for name in _TEXTS:
+        if text := getattr(example, name):
+            group.update({f"with {name}": 1, name: length(text)})
 
 
-def _lengths(examples: Sequence[Example]) -> Iterator[str]:
-    for name in ("instruction", "input", "output"):
-        found = [length(text) for e in examples if (text := getattr(e, name))]
-        yield f"{sum(found) / len(found):.1f}" if found else "-"
+def _shares(group: Counter[str]) -> Iterator[str]:
+    for name in ("classification", "with input"):
+        yield f"{group[name] / group['n']:.1%}" if group["n"] else "-"
+    for name in _TEXTS:
+        yield f"{group[name] / group[f'with {name}']:.1f}" if group[f"with {name}"] else "-"
 
 
 def _how(generator: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

@@ -17,8 +17,9 @@ from pipeline.engines.job import Tally
 from pipeline.engines.open import open_engine
 from pipeline.engines.scheduler import Scheduler
 from pipeline.errors import EXIT_INTERRUPTED
+from pipeline.lines import LineFile
 from pipeline.progress import Display
-from pipeline.records import LineFile, SeedTask
+from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.checkpoint import Checkpoint
 from pipeline.stages.flow import SelfInstruct

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from pipeline.records import read_rows
+from pipeline.lines import StoredRows
 
 if TYPE_CHECKING:
     from pipeline.engines.job import Tally
@@ -88,9 +88,9 @@ def end_table(job: SelfInstruct, tally: Tally, seconds: float) -> Table:
 
 def sample_lines(kept: Path, count: int) -> list[str]:
     """`count` kept examples, the same ones for the same file."""
-    rows = [row for _, row in read_rows(kept)] if kept.stat().st_size else []
-    lines = []
-    for row in random.Random(0).sample(rows, min(count, len(rows))):
+    rows, lines = StoredRows(kept), list[str]()
+    chosen = set(random.Random(0).sample(range(total := len(rows)), min(count, total)))
+    for row in (row for number, row in enumerate(rows) if number in chosen):
         parts = [
             f"  instruction: {row['instruction']}",
             f"  input: {row['input']}" if row["input"] else "",
