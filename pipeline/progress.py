@@ -28,7 +28,7 @@ from pipeline.errors import disk_errors
 
 
 class Display:
-    """Bars for what is wanted, and what `below()` says whenever they are drawn."""
+    """Bars for what is wanted and for shares of what came in; below them what `below()` says."""
 
     def __init__(self, log: Path | None) -> None:
         # no emoji: ":key:" in an answer is text
@@ -43,6 +43,14 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+        )
+        self._shares = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(32),
+            MofNCompleteColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
             console=self.console,
             auto_refresh=False,
         )
@@ -66,11 +74,18 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def bar(self, name: str, done: int, total: int) -> None:
-        """Set a bar, adding it when it is new."""
+    def bar(self, name: str, done: int, total: int | None) -> None:
+        """Set a bar with its time, adding it when it is new; without `total` its end is not known."""
+        self._set(self._bars, name, done, total)
+
+    def share(self, name: str, part: int, whole: int) -> None:
+        """Set a bar that says how many of `whole` went on."""
+        self._set(self._shares, name, part, whole)
+
+    def _set(self, bars: Progress, name: str, done: int, total: int | None) -> None:
         if name not in self._ids:
-            self._ids[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._ids[name], completed=done)
+            self._ids[name] = bars.add_task(name, total=total)
+        bars.update(self._ids[name], completed=done, total=total)
 
     def say(self, line: str) -> None:
         """Print a line above the bars and write it to log.txt with the time."""
@@ -98,5 +113,6 @@ class Display:
     def _draw(self) -> Table:
         grid = Table.grid()
         grid.add_row(self._bars)
+        grid.add_row(self._shares)
         grid.add_row(self.below())
         return grid

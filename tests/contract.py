@@ -116,6 +116,7 @@ def vllm_server(folder: Path) -> Iterator[Subject]:
         "--max-num-seqs",
         str(PLACES),
         "--enforce-eager",
+        "--no-enable-chunked-prefill",  # vLLM 0.31 dies on the CPU of a seeded prompt read in chunks
         "--dtype",
         DTYPE,
     ]

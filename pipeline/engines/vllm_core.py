@@ -86,7 +86,8 @@ def _load(model: str, settings: dict[str, Any], found: list[Any]) -> None:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         if current_platform.is_cpu():
-            settings = settings | {"enforce_eager": True}
+            # vLLM 0.31 dies on the CPU of a seeded request whose prompt it reads in chunks.
+            settings = settings | {"enforce_eager": True, "enable_chunked_prefill": False}
             if settings["dtype"] == "auto" and not native_bf16():
                 settings["dtype"] = "float32"
         found.append(AsyncLLM.from_engine_args(AsyncEngineArgs(**settings)))

@@ -111,6 +111,10 @@ class _Watch:
         """Called after each group."""
         for pool in self._job.pools:
             self._display.bar(pool.language, pool.kept, pool.target)
+        self._display.bar("requests", tally.requests, None)
+        counts = funnel(self._job)
+        for came, went in (("proposed", "screened"), ("screened", "unique"), ("instances", "kept")):
+            self._display.share(went, counts[went], counts[came])
         if tally.requests - self.written >= METRICS_EVERY:
             self.end(tally)
 
@@ -138,8 +142,7 @@ class _Watch:
         return self._engine.tokens_drawn / self._seconds
 
     def _counts(self) -> str:
-        tokens = f"{self._engine.tokens_drawn} tokens drawn, {self._speed:.0f} tokens/s"
-        return f"{stage_counts(self._job)}\n{tokens}"
+        return f"{self._engine.tokens_drawn} tokens drawn, {self._speed:.0f} tokens/s; {self._engine.summary}"
 
 
 def _stopping(display: Display, path: Path, times: int) -> None:

@@ -2,8 +2,8 @@
 
 Faithful in: per step one call of five prompts; each shows three seed tasks, drawn at random from the seeds
 only, as the head of a list of twenty ("###", then "4. Instruction: ", "4. Input:" and "4. Output:" with their
-texts); a text completion at temperature 1, top_p 1 that may not end by itself (end tokens are biased away) and
-stops at item 20; max_tokens shrinks by a fifth where the server says that it does not fit; all five are
+texts); a text completion at temperature 1, top_p 1 that may not end by itself (end tokens are biased away)
+and stops at item 20; max_tokens shrinks by a fifth where the server says that it does not fit; all five are
 waited for; the last item of an answer that was cut off is left out, as is whatever does not split into three
 fields; the filters (3 < words <= 150, words for what a text model cannot do, "Write a program", a start with
 punctuation or with a character that is not ASCII); ROUGE-L by rouge_score's own functions, over processes,
@@ -11,8 +11,8 @@ against every seed and every kept instruction, at most 0.7; the whole file is wr
 only then the next step.
 
 Not faithful in: the wording of the prompt (ours, the same demands), max_tokens (what fits the window; 3072
-there), a seed per call, the number of processes (one per core; 16 there) and, in its favour, one pool of
-processes for the whole loop, where Alpaca starts a new one for every candidate.
+there), the number of processes (one per core; 16 there) and, in its favour, one pool of processes for the
+whole loop, where Alpaca starts a new one for every candidate.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def alpaca_loop(
         began = time.monotonic()
         while (asked := time.monotonic()) < began + 60 * minutes:
             prompts = [prompt(rng.sample(list(seeds), SHOWN)) for _ in range(BATCH)]
-            answer = ask(client, model, prompts, max_tokens, rng.getrandbits(31))
+            answer = ask(client, model, prompts, max_tokens)
             answered, fresh, proposed = time.monotonic(), list[dict[str, str]](), 0
             for choice in answer.choices:
                 for task in parse(choice.text, choice.finish_reason):
@@ -115,8 +115,8 @@ def prompt(shown: Sequence[dict[str, str]]) -> str:
     return f"{text}###\n{len(shown) + 1}. Instruction:"
 
 
-def ask(client: openai.OpenAI, model: str, prompts: Sequence[str], max_tokens: int, seed: int) -> Any:
-    """Ask all prompts in one call, for fewer tokens where these do not fit."""
+def ask(client: openai.OpenAI, model: str, prompts: Sequence[str], max_tokens: int) -> Any:
+    """Ask all prompts in one call, for fewer tokens where these do not fit; without a seed, as there."""
     while True:
         try:
             return client.completions.create(
@@ -125,7 +125,6 @@ def ask(client: openai.OpenAI, model: str, prompts: Sequence[str], max_tokens: i
                 temperature=1.0,
                 top_p=1.0,
                 max_tokens=max_tokens,
-                seed=seed,
                 stop=[f"\n{ITEMS}", f"{ITEMS}."],
                 logit_bias={str(token): -100 for token in SMOLLM2_ENDS},
             )
