@@ -63,7 +63,9 @@ def test_raw_prompts_are_continued_as_transformers_would(engine):
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = list(engine.tokenizer(prompt, add_special_tokens=False).input_ids)
         expected = reference(network("eager"), ids, 12, stops)
-        assert answer.text == engine.tokenizer.decode(expected)
+        text = engine.tokenizer.decode(expected)
+        # a cut within a character leaves no half of it
+        assert answer.text == (text if len(expected) < 12 else text.rstrip("\N{REPLACEMENT CHARACTER}"))
         assert (answer.prompt_tokens, answer.completion_tokens) == (len(prompt.encode()), len(expected))
         assert answer.finish_reason == ("stop" if len(expected) < 12 else "length") and not answer.error
 
@@ -206,7 +208,8 @@ def test_the_embedded_model_writes_what_transformers_generate_writes(real):
     try:
         for prompt, answer in zip(prompts, answers, strict=True):
             expected = reference(model, list(real.tokenizer(prompt).input_ids), 24, real.decoder.stop_ids)
-            assert answer.text == real.tokenizer.decode(expected)
+            text = real.tokenizer.decode(expected)
+            assert answer.text == text.rstrip("\N{REPLACEMENT CHARACTER}")
     finally:
         model.set_attn_implementation("grouped")
 

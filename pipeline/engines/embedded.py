@@ -21,7 +21,7 @@ AttentionInterface.register("grouped", grouped_attention)
 
 
 class EmbeddedEngine:
-    """Answers groups of `batch_size` requests, one after the other, with `slots` of them in the model at a time.
+    """Answers groups of `batch_size` requests, one after the other, with `slots` of them in the model.
 
     It is given one group at a time: a second one at hand would save the 1% that filtering takes between two,
     and cost more in proposals that come too late to be needed.
@@ -91,14 +91,15 @@ class EmbeddedEngine:
         outputs = self.decoder.generate([prompts[i] for i in drawn], [requests[i].sampling for i in drawn])
         for i, out in zip(drawn, outputs, strict=True):
             text = self._cut(self.tokenizer.decode(out.sampled), requests[i].sampling.stop)
+            if out.finish_reason == "length":  # it may have ended within a character
+                text = text.rstrip("\N{REPLACEMENT CHARACTER}")
             answers[i] = Response(text, out.finish_reason, len(out.prompt), len(out.sampled))
         return [answers[i] for i in range(len(requests))]
 
     @staticmethod
     def _cut(text: str, stops: Sequence[str]) -> str:
-        """The text before the first stop string, without the broken half of a character at its end."""
-        text = text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
-        return text.rstrip("\N{REPLACEMENT CHARACTER}")
+        """The text before the first stop string."""
+        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:

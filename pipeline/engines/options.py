@@ -48,7 +48,7 @@ class EngineOptions:
         group=_ENGINE,
     )
     slots: int = option(
-        32, "sequences in the embedded model at a time", unit="sequences", low=1, high=1024, group=_ENGINE
+        28, "sequences in the embedded model at a time", unit="sequences", low=1, high=1024, group=_ENGINE
     )
     concurrency: int = option(
         64,
