@@ -20,7 +20,7 @@ from pipeline.stages.seeds import lint, load_seeds, summary_lines
 from pipeline.stages.summary import drop_table, end_table, sample_lines
 
 if TYPE_CHECKING:
-    from pipeline.selfinstruct import Options
+    from pipeline.stages.options import Options
 
 
 def check_seeds(options: Options) -> int:

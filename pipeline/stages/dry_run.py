@@ -20,7 +20,7 @@ from pipeline.stages.flow import SelfInstruct
 from pipeline.stages.prompts import Prompts
 
 if TYPE_CHECKING:
-    from pipeline.selfinstruct import Options
+    from pipeline.stages.options import Options
 
 PILOT_EXAMPLES = 8  # wanted of each language
 PILOT_PROPOSALS = 48  # per language at most, for a model that yields nothing

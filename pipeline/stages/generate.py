@@ -27,7 +27,7 @@ from pipeline.stages.prompts import Prompts
 from pipeline.stages.summary import funnel, stage_counts
 
 if TYPE_CHECKING:
-    from pipeline.selfinstruct import Options
+    from pipeline.stages.options import Options
 
 METRICS_EVERY = 64  # requests
 

@@ -21,7 +21,7 @@ from pipeline.stages.seeds import load_seeds, seed_files
 from pipeline.stages.validate import ValidateLimits
 
 if TYPE_CHECKING:
-    from pipeline.selfinstruct import Options
+    from pipeline.stages.options import Options
 
 # Options that say where and how a run is kept, not what comes out of it.
 _NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
