@@ -1,6 +1,4 @@
-"""Self-Instruct's rule.
-
-Admit a text iff its ROUGE-L F-measure against every admitted one is at most the threshold.
+"""Self-Instruct's rule: admit a text iff its ROUGE-L F against every admitted one is at most the threshold.
 
 Exact: the same float comparison as rouge_score, ties included, with rapidfuzz's bit-parallel LCS over the
 whole pool.

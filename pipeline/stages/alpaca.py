@@ -1,6 +1,4 @@
-"""Alpaca's variant of Self-Instruct: instruction, input and output are proposed together (Taori et al.
-
-2023).
+"""Alpaca's variant of Self-Instruct (Taori et al. 2023): a task is proposed with its input and output.
 
 Cheaper per example (one request instead of three or four), but the model must hold a format and answer in
 it, which small models do badly; there is no classification step. Screening, dedup and validation are the
