@@ -33,7 +33,7 @@ def test_run_batch_answers_our_files_and_we_read_its_own(tmp_path: Path) -> None
     ]
     with pytest.raises(NotSent) as told:
         asyncio.run(engine.generate(requests))
-    line = next(line for line in str(told.value).splitlines() if "run_batch" in line)
+    line = next(line for line in str(told.value).splitlines() if "vllm.entrypoints" in line)
     words = shlex.split(line)  # the command that the user is told to type
     assert words[:3] == ["python", "-m", "vllm.entrypoints.openai.run_batch"]
     limits = ["--dtype", DTYPE, "--max-model-len", str(WINDOW), "--enforce-eager"]
