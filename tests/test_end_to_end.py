@@ -83,7 +83,7 @@ def test_the_ledger_in_run_json_adds_up_with_the_files(whole: Path) -> None:
         assert ledger["opened"] == ledger["kept"] + sum(drop["count"] for drop in ledger["dropped"])
         mine = sum(row["unit"] == ledger["unit"] for row in dropped)
         assert mine == sum(drop["count"] for drop in ledger["dropped"])
-    assert record["ledger"][1]["kept"] == 4
+    assert record["ledger"][2]["kept"] == 4
     answers = (whole / "journal.jsonl").read_bytes().count(b"\n")
     assert record["requests"] == answers and record["failed"] == 0 and record["completion_tokens"] > 0
 
@@ -122,7 +122,8 @@ def test_chinese_with_a_model_that_cannot_write_it_ends_cleanly(tmp_path: Path) 
     done = run(tmp_path, *words, "--run", "r")
     assert done.stdout == "r/dataset\n", done.stderr
     assert "Traceback" not in done.stderr
-    candidates, instances = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))["ledger"]
+    record = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))
+    _, candidates, instances = record["ledger"]
     assert candidates["opened"] > 0
     kept = (tmp_path / "r" / "kept.jsonl").read_text(encoding="utf-8").splitlines()
     assert instances["kept"] == len(kept) <= 1
