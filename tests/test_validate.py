@@ -112,9 +112,11 @@ ROWS = {
             ("Describe the dog.", "", "It is very very very very very very good."),
             ("Name three people.", "", "1. Elena 2. Elena 3. Elena"),
             ("Sum up the notes.", "No rain today. No rain today. No rain today.", "It was dry."),
+            ("Name a drink.", "", "25% of the fruit: 25% of the fruit: 25% of the fruit can be a melon."),
         ],
         "zh": [
             ("写一段笑话。", "", "他笑了：哈哈哈哈哈哈哈哈"),
+            ("说一种饮料。", "", "四分之一水果，四分之一水果，四分之一水果可以是甜瓜。"),
             ("描写春天。", "", "花开了。春天来了。春天来了。春天来了。"),
         ],
     },

@@ -18,6 +18,7 @@ from pipeline.stages.words import quote
 IN_A_ROW = 6  # the same unit
 LETTERS_IN_A_ROW = 10  # "aaaaaaaaaa"
 PHRASE_IN_A_ROW = 4  # the same two to eight units
+LONG_PHRASE, LONG_PHRASE_IN_A_ROW = 4, 3  # units, times
 SAME_SENTENCE, LONG_SENTENCE = 3, 8  # times; from so many words on, twice is too often for a full sentence
 NGRAM, NGRAM_FROM, NGRAM_SHARE = 6, 40, 0.3  # words (or 12 characters); share of the text said before
 SHORT_FROM, SHORT_SHARE = 14, 0.4  # the same for texts below NGRAM_FROM
@@ -38,8 +39,9 @@ def repetition(text: str) -> Drop | None:
     if chain:
         return _drop(chain, 3, "times in a chain")
     found = units(text)
-    looping = _looping(found)
-    if looping or looks_like_code(text):  # code repeats its lines with good reason
+    code = looks_like_code(text)  # it repeats its lines with good reason
+    looping = _looping(found, PHRASE_IN_A_ROW if code else LONG_PHRASE_IN_A_ROW)
+    if looping or code:
         return looping
     text = _FENCED.sub("\n", text)
     return _repeated_sentence(text) or _equal_items(text) or _covered_by_ngrams(found) or _poor(found)
@@ -59,10 +61,11 @@ def _hyphen_chain(text: str) -> str | None:
     return None
 
 
-def _looping(found: list[str]) -> Drop | None:
+def _looping(found: list[str], long_in_a_row: int) -> Drop | None:
     """Find one to eight units repeated back to back; numbers may repeat (tables, matrices)."""
     for period in range(1, 9):
-        wanted = period * ((IN_A_ROW if period == 1 else PHRASE_IN_A_ROW) - 1)
+        times = IN_A_ROW if period == 1 else PHRASE_IN_A_ROW if period < LONG_PHRASE else long_in_a_row
+        wanted = period * (times - 1)
         run = 0
         for i in range(period, len(found)):
             run = run + 1 if found[i] == found[i - period] else 0
