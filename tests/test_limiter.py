@@ -234,5 +234,11 @@ def test_stop_sends_away_all_who_wait_and_come_later_but_not_those_who_are_in():
     run(main())
 
 
-def test_a_pause_ends_by_itself():
-    run(Limiter(1).pause(0.001))
+def test_a_pause_ends_by_itself_and_holds_no_place():
+    async def main():
+        limiter = Limiter(1)
+        await limiter.pause(0.001)
+        async with limiter.place():
+            return limiter.in_flight
+
+    assert run(main()) == 1
