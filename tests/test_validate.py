@@ -431,3 +431,36 @@ def test_a_quoted_text_that_comes_back_unchanged_is_no_answer() -> None:
         drop = input_equals_output(instruction, "", output)
         assert drop is not None and drop.reason == "input_equals_output"
     assert input_equals_output('Is "the cat sat on the mat" a rhyme?', "", "Yes, it is.") is None
+
+
+@pytest.mark.parametrize(
+    ("instruction", "given", "output", "dropped"),
+    [
+        ("Rewrite it in a casual tone.", "I am so sorry to hear about your illness.", None, True),
+        ("Explain the sentence.", "The man is tall and he is 32 years old.", None, True),
+        ("把这句话说得更口语一些。", "今天早上外面下了一场很大的雨，路上全是水。", None, True),
+        ("Correct the grammar.", "I am so sorry to hear about your illness.", None, False),
+        ("Put the sentence into the past tense.", "I am so sorry to hear about your illness.", None, False),
+        ("改正句中的错别字。", "今天早上外面下了一场很大的雨，路上全是水。", None, False),
+        (
+            "Rewrite it in a casual tone.",
+            "I am so sorry to hear about your illness.",
+            "Hope you get well soon!",
+            False,
+        ),
+        (
+            "把这句话说得更口语一些。",
+            "今天早上外面下了一场很大的雨，路上全是水。",
+            "早上下大雨，路都淹啦。",
+            False,
+        ),
+        ("Say it shorter.", "I am so sorry.", None, False),
+    ],
+)
+def test_an_input_that_hardly_changes_is_no_answer_unless_an_edit_was_asked_for(
+    instruction: str, given: str, output: str | None, dropped: bool
+) -> None:
+    output = given.replace("so ", "").replace("32", "33").replace("很", "") if output is None else output
+    drop = input_equals_output(instruction, given, output)
+    assert (drop is not None) is dropped
+    assert drop is None or "% the same: " in drop.evidence

@@ -13,6 +13,19 @@ from pipeline.stages.words import quote, same
 _MARKS = "\"'“”‘’「」『』《》`"
 COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
 COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
+ALIKE_SHARE, ALIKE_UNITS = (
+    0.9,
+    6,
+)  # of both texts' units shared in order; shorter texts may differ in one word
+# tasks whose right answer may be the input with a word changed
+_EDITS = re.compile(
+    r"\b(?:correct|fix|edit|proofread|mend|repair|replac|chang|modif|punctuat|capitali|grammar|spell|typo|errors?\b|mistake"
+    r"|tense|person\b|voice|plural|singular|anonymi|redact|mask|insert|add\b|remov|delet|omit|fill|complete|blank"
+    r"|comma|connect|join|combin|merge|divid|split|alternative|sort|order|convert|turn\b|format|abbreviat|contract|negat|synonym|substitut|swap|active|passive|pronoun)"
+    r"|改|修正|纠|更正|错|病句|校|替换|换成|标点|添|加上|加入|插入|补|填|删|去掉|去除|匿名|隐去|排序|顺序|格式|语态|人称|转换"
+    r"|[把将].*?[变成]",
+    re.IGNORECASE,
+)
 _FILLERS = frozenset(
     "a an the is are was of to and in that which it sure here task ok okay yes 的 是 了 好 请 在 和".split()
 )
@@ -21,7 +34,7 @@ _FILLERS = frozenset(
 def input_equals_output(
     instruction: str, input: str, output: str, is_classification: bool = False
 ) -> Drop | None:
-    """Drop an input that came back unchanged, or a text of five units or more that the instruction quotes."""
+    """Drop an input that came back unchanged (hardly changed, if no edit was asked for), or a quoted text."""
     quoted = (match.group().strip(_MARKS) for match in QUOTED.finditer(instruction))
     if not is_classification and any(
         len(units(text)) >= 5 and same(text) == same(output.strip().strip(_MARKS)) for text in quoted
@@ -30,7 +43,18 @@ def input_equals_output(
     # line by line: to divide a text into paragraphs is work
     lines = [[same(line) for line in text.strip().split("\n")] for text in (input, output)]
     unchanged = same(input) and lines[0] == lines[1]
-    return Drop("input_equals_output", quote(output)) if unchanged else None
+    if unchanged or is_classification or _EDITS.search(instruction):
+        return Drop("input_equals_output", quote(output)) if unchanged else None
+    given, said = units(input), units(output)
+    alike = difflib.SequenceMatcher(None, given, said, autojunk=False)
+    if "\n" in input or min(len(given), len(said)) < ALIKE_UNITS or alike.real_quick_ratio() < ALIKE_SHARE:
+        return None
+    share = alike.ratio()
+    return (
+        Drop("input_equals_output", quote(f"{share:.0%} the same: {output}"))
+        if share >= ALIKE_SHARE
+        else None
+    )
 
 
 def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
