@@ -110,8 +110,15 @@ ROWS = {
             "Name an animal-superior-superior-superior that lives here.",
             "Write a poem. Write a poem. Write a poem.",
             "List names: 1. Elena 2. Elena 3. Elena",
+            "Name three ways to avoid that pesky pesky mosquito.",
+            "Decide whether the review is positive or negative; positive or negative.",
+            "Write of the term in the context of it in the context of all in the context of none.",
         ],
-        "zh": ["请写出笑声哈哈哈哈哈哈哈哈。", "写一首诗吧。写一首诗吧。写一首诗吧。"],
+        "zh": [
+            "请写出笑声哈哈哈哈哈哈哈哈。",
+            "写一首诗吧。写一首诗吧。写一首诗吧。",
+            "判断评论是好评还是差评，是好评还是差评。",
+        ],
     },
     "not_a_request": {
         "en": [

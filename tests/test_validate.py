@@ -67,6 +67,7 @@ ROWS = {
             ('Classify the given text as "good" or "bad".', "", "It is good."),
             ("Create a recipe for this dish.", "", "Boil the rice."),
             ('What does the word "world" mean in this context?', "", "It means the earth."),
+            ("Explain why the original sentence is too long.", "", "It has many clauses."),
             (
                 "Does the following sentence have the same structure as the previous sentence?",
                 "The dog ran home.",
@@ -181,11 +182,13 @@ ROWS = {
             ("Name a river.", "", "The Nile.\nUser: Name a lake."),
             ("Name a river.", "", "The Nile.\nInput: lake"),
             ("Name a river.", "", "The Nile.\n\nExample 2\nThe Amazon."),
+            ("Name three rivers.", "", "1. 1. 1. 2. 3.\n\nThat was the list."),
         ],
         "zh": [
             ("列举一条河流。", "", "长江。\n用户：再列举一个湖泊。"),
             ("列举一条河流。", "", "长江。\n输入：湖泊"),
             ("列举一条河流。", "", "长江。\n示例2：黄河。"),
+            ("列举三条河流。", "", "1. 2. 3. \n以上是三条河流。"),
             ("怎样输出问候语？", "", "这样写：\n```\n问候语"),
         ],
     },
@@ -253,7 +256,8 @@ def test_the_same_input_again_is_a_duplicate_or_a_conflict(input, output, again,
 
 
 def test_each_reason_has_a_row_in_each_language():
-    elsewhere = {"truncated", "conflicting_output", "duplicate_instance"}  # the three tests above
+    # the tests around this one
+    elsewhere = {"truncated", "conflicting_output", "duplicate_instance", "input_holds_label"}
     assert set(REASONS) == set(ROWS) | elsewhere
     assert [r for r in REASONS if r in ROWS] == list(ROWS)
     assert all(set(rows) == {"en", "zh"} and all(rows.values()) for rows in ROWS.values())
@@ -464,3 +468,31 @@ def test_an_input_that_hardly_changes_is_no_answer_unless_an_edit_was_asked_for(
     drop = input_equals_output(instruction, given, output)
     assert (drop is not None) is dropped
     assert drop is None or "% the same: " in drop.evidence
+
+
+@pytest.mark.parametrize(
+    ("language", "instruction", "given", "label", "dropped"),
+    [
+        ("en", "Is this message positive or negative?", "negative", "positive", True),
+        (
+            "en",
+            "Is this message positive or negative?",
+            '"A song that never dies"\nPositive',
+            "negative",
+            True,
+        ),
+        ("en", "Sort the comment into a mood.", "What a day!\nAngry", "angry", True),
+        ("en", "Is this message positive or negative?", "A positive surprise!", "positive", False),
+        ("en", "Which passage fits?", "Passage:\nBirds fly south.", "1", False),
+        ("zh", "判断这条评论是好评还是差评。", "差评", "好评", True),
+        ("zh", "判断这条评论是好评还是差评。", "味道真不错，还会再来。\n好评", "好评", True),
+        ("zh", "判断这条评论是好评还是差评。", "味道真不错，还会再来。", "好评", False),
+    ],
+)
+def test_an_input_does_not_hold_a_label(
+    language: str, instruction: str, given: str, label: str, dropped: bool
+) -> None:
+    limits = ValidateLimits()
+    drop = check(instruction, given, label, language, is_classification=True, limits=limits)
+    assert (drop is not None) is dropped
+    assert drop is None or drop.reason == "input_holds_label"

@@ -11,6 +11,7 @@ from pipeline.stages.text import units
 from pipeline.stages.words import quote, same
 
 _MARKS = "\"'“”‘’「」『』《》`"
+LABEL_UNITS = 2  # of a label on a line of its own
 COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
 COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
 ALIKE_SHARE, ALIKE_UNITS = (
@@ -62,6 +63,20 @@ def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
     asked, given = units(instruction), units(input)
     repeated = len(asked) >= 3 and given[: len(asked)] == asked
     return Drop("input_repeats_instruction", quote(input)) if repeated else None
+
+
+def input_holds_label(instruction: str, input: str, output: str) -> Drop | None:
+    """Drop a classification input with a line that is only the answer or a label of the instruction."""
+    named, label = set(units(instruction)), units(output)
+    for line in input.split("\n"):
+        said = units(line)
+        if (
+            said
+            and line[-1] not in ":："
+            and (said == label or (len(said) <= LABEL_UNITS and named.issuperset(said)))
+        ):
+            return Drop("input_holds_label", quote(line))
+    return None
 
 
 def output_repeats_instruction(instruction: str, output: str, is_classification: bool = False) -> Drop | None:

@@ -71,9 +71,9 @@ _THIS_ZH = re.compile(
     rf"|年代|世纪|时期|阶段|年龄|意义|角度|方面|指令|国庆|是|都|要|能|会|吗)(?P<noun>{CJK.pattern}{{1,2}})"
 )
 _PREVIOUS = re.compile(
-    r"\bthe (?:previous|preceding) (?P<noun>sentence|paragraph|question|text|passage|statement|line|word"
-    r"|example)"
-    r"|[上前]一(?P<zh>句|段|题|个问题|个句子|个段落)",
+    r"\bthe (?:previous|preceding|original) (?P<noun>sentence|paragraph|question|text|passage|statement|line"
+    r"|word|example)"
+    r"|(?:[上前]一|原来?的?)(?P<zh>句|段|题|个问题|个句子|个段落|句子|段落)",
     re.IGNORECASE,
 )
 _WHOLE = re.compile(r"context|语境|上下", re.IGNORECASE)  # a quoted word is not yet a context

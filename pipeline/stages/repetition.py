@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from pipeline.records import Drop
 from pipeline.stages.code_checks import looks_like_code
+from pipeline.stages.sameness import QUOTED
 from pipeline.stages.text import CJK, units
 from pipeline.stages.words import quote
 
@@ -25,6 +27,13 @@ SHORT_FROM, SHORT_SHARE = 14, 0.4  # the same for texts below NGRAM_FROM
 DIVERSITY_FROM, DIVERSITY = 80, 3.0  # distinct units / sqrt(units): prose has 6 to 12, a loop under 3
 SAME_ITEMS, NEAR = 0.5, 0.8  # share of a list; shared units that make two items nearly equal
 
+THRICE, THRICE_SHARE = 3, 0.4  # the same three words within one instruction; their share of it
+# "had had", "very very" and "bye bye" are English
+_DOUBLED = re.compile(
+    r"\b(?!(?:had|that|very|really|so|much|many|long|bye|knock|ha|no|yes|far|more|blah|hip|tut|choo|is|do|her|can)\b)"
+    r"(?P<word>[a-z]{2,}) (?P=word)\b(?! \w+ing\b)",
+    re.IGNORECASE,
+)
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE = re.compile(r"(?P<body>[^.!?。！？；;\n]+)(?P<end>[.!?。！？]*)")
 _ITEM = re.compile(r"(?:(?<=\s)|^)(?:\d{1,3}[.)、：:]|[-*•])\s*(?=\D)|[①-⑳]")
@@ -45,6 +54,33 @@ def repetition(text: str) -> Drop | None:
         return looping
     text = _FENCED.sub("\n", text)
     return _repeated_sentence(text) or _equal_items(text) or _covered_by_ngrams(found) or _poor(found)
+
+
+def stutter(instruction: str) -> Drop | None:
+    """Find what an instruction may not do: a word or phrase twice in a row, the same three words thrice."""
+    text = re.split("[:：\n]", QUOTED.sub(" ", instruction))[0]
+    if doubled := _DOUBLED.search(text):
+        return _drop(doubled.group(), 2, "times in a row")
+    found = units(text)
+    for period in range(3, 9):
+        for i in range(len(found) - 2 * period + 1):
+            phrase = found[i : i + period]
+            if (
+                phrase == found[i + period : i + 2 * period]
+                and len(set(phrase)) > 1
+                and "".join(phrase).isalpha()
+            ):
+                return _drop(_joined(phrase), 2, "times in a row")
+    if _weight(found) < len(found) * 0.75:  # Chinese: three characters are a word
+        return None
+    grams = Counter(zip(found, found[1:], found[2:], strict=False))
+    gram, times = grams.most_common(1)[0] if grams else ((), 0)
+    stuck = times >= THRICE and 3 * times >= THRICE_SHARE * len(found) and "".join(gram).isalpha()
+    return _drop(" ".join(gram), times, "times the words") if stuck else None
+
+
+def _joined(found: Sequence[str]) -> str:
+    return ("" if CJK.match(found[0]) else " ").join(found)
 
 
 def _drop(evidence: str, count: float, what: str) -> Drop:
@@ -70,8 +106,7 @@ def _looping(found: list[str], long_in_a_row: int) -> Drop | None:
         for i in range(period, len(found)):
             run = run + 1 if found[i] == found[i - period] else 0
             if run >= wanted and any(unit.isalpha() for unit in found[i - period + 1 : i + 1]):
-                phrase = ("" if CJK.match(found[i]) else " ").join(found[i - period + 1 : i + 1])
-                return _drop(phrase, wanted // period + 1, "times in a row")
+                return _drop(_joined(found[i - period + 1 : i + 1]), wanted // period + 1, "times in a row")
     return None
 
 
@@ -127,7 +162,7 @@ def _covered_by_ngrams(found: list[str]) -> Drop | None:
         gram = tuple(found[i : i + size])
         if gram in seen:
             again.update(range(i, i + size))
-            last = ("" if CJK.match(gram[0]) else " ").join(gram)
+            last = _joined(gram)
         seen.add(gram)
     share = len(again) / len(found)
     return _drop(last, share, f"said before in runs of {size}") if share > limit else None

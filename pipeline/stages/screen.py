@@ -16,6 +16,7 @@ from pipeline.records import Drop
 from pipeline.stages.code_checks import ABOUT_CODE
 from pipeline.stages.language import is_language
 from pipeline.stages.repetition import repetition as repetition
+from pipeline.stages.repetition import stutter
 from pipeline.stages.request_form import not_a_request
 from pipeline.stages.sameness import QUOTED as QUOTED
 from pipeline.stages.sameness import repeated_label, self_comparison
@@ -113,6 +114,7 @@ def screen(
         or prompt_leak(instruction, words, prompt_texts, language)
         or boilerplate(instruction, words)
         or repetition(instruction)
+        or stutter(instruction)
         or not_a_request(instruction, language, words)
         or self_comparison(instruction)
         or repeated_label(instruction)

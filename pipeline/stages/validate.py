@@ -23,7 +23,12 @@ from pipeline.stages.code_checks import (
     num_fences,
 )
 from pipeline.stages.constraints import unmet_constraint
-from pipeline.stages.echoes import input_equals_output, input_repeats_instruction, output_repeats_instruction
+from pipeline.stages.echoes import (
+    input_equals_output,
+    input_holds_label,
+    input_repeats_instruction,
+    output_repeats_instruction,
+)
 from pipeline.stages.language import is_language, names_language, requested_language
 from pipeline.stages.references import lacks_second_text
 from pipeline.stages.references import refers_to_input as refers_to_input
@@ -50,6 +55,7 @@ REASONS = (
     "missing_input",
     "input_equals_output",
     "input_repeats_instruction",
+    "input_holds_label",
     "output_repeats_instruction",
     "ends_in_colon",
     "repetition",
@@ -99,6 +105,7 @@ _OUTPUT_LABEL = re.compile(
 )
 _NTH = r"(?:Example|Task|Instance|示例|例子|例|任务)\s*"
 _CONTINUED = re.compile(rf"^\W{{0,4}}{_NTH}[2-9二三四五六七八九]\s*(?:[:：.、]|$)", re.MULTILINE)
+_EMPTY_ITEMS = re.compile(r"^\W*(?:\d{1,2}[.)、][ \t\n]+){3,}", re.MULTILINE)
 _FIRST = re.compile(rf"{_NTH}[1一]", re.IGNORECASE)
 
 
@@ -138,6 +145,7 @@ def validate(
         or missing_input(instruction, input, words)
         or input_equals_output(instruction, input, output, is_classification)
         or input_repeats_instruction(instruction, input)
+        or (input_holds_label(instruction, input, output) if is_classification else None)
         or output_repeats_instruction(instruction, output, is_classification)
         or ends_in_colon(output)
         or repetition(output)
@@ -217,11 +225,13 @@ def wrong_output_language(
 
 
 def debris(instruction: str, input: str, output: str) -> Drop | None:
-    """Find what a model writes when it goes on with the prompt: an open fence, roles, labels, "Example 2"."""
+    """Find an open fence, list items without text, and a prompt gone on with: roles, labels, "Example 2"."""
     fences = num_fences(output)
     if fences % 2:
         return Drop("debris", f"{fences} code fences")
     asked = instruction + "\n" + input
+    if empty := _EMPTY_ITEMS.search(output):
+        return Drop("debris", quote(output, empty.start()))
     found = None if _TALK.search(asked) or ROLE.search(input) else ROLE.search(output)
     if not found and not ABOUT_CODE.search(asked) and not fences:
         labels = (m for m in _OUTPUT_LABEL.finditer(output) if m["label"].lower() not in asked.lower())
