@@ -145,3 +145,21 @@ def test_items_and_sentences_are_counted_generously() -> None:
     assert sentences("Mr. Lee paid 2.50. He left.") == (2, 3)  # surely two; the point of 2.50 may be an end
     assert sentences("花开了。天暖了！") == (2, 2)
     assert sentences("") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "output", "dropped"),
+    [
+        ("Is the following review positive or negative?", "Your product is too expensive.", True),
+        ("Is the following review positive or negative?", "It sounds negative.", False),
+        ("Decide whether the message is polite or rude.", "He is 32 years old.", True),
+        ("Decide whether the message is polite or rude.", "Politely put.", False),
+        ("Is tea or coffee better in the morning, and why?", "Both wake you up.", False),
+        ("判断这条评论是好评还是差评。", "这家店在街角。", True),
+        ("判断这条评论是好评还是差评。", "这是一条差评。", False),
+    ],
+)
+def test_a_choice_between_two_words_is_answered_by_one(instruction: str, output: str, dropped: bool) -> None:
+    drop = unmet_constraint(instruction, output)
+    assert (drop is not None) is dropped
+    assert drop is None or drop.evidence.startswith("neither ")

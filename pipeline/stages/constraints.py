@@ -13,7 +13,7 @@ from pipeline.records import Drop
 from pipeline.stages.code_checks import is_json, looks_like_code
 from pipeline.stages.numbers import NUMBER, value
 from pipeline.stages.screen import QUOTED
-from pipeline.stages.text import cjk_share, length
+from pipeline.stages.text import CJK, cjk_share, length
 from pipeline.stages.words import normalise, quote
 
 _QUESTION_WANTED = re.compile(
@@ -25,6 +25,14 @@ _QUESTION_WANTED = re.compile(
 )
 _MARKS = re.compile("[?？؟;]")
 
+# "Is the review positive or negative?" is answered by one of the two words.
+_CHOICE = re.compile(
+    r"^\W*(?:is|are|was|were|classify|decide|tell|determine|identify|label|judge|say)\b.*?\b(?P<a>[a-z-]{4,}),? or"
+    r" (?:an? |the )?(?P<b>[a-z-]{4,})[?.]?\s*$"
+    r"|(?:判断|请问|指出|区分|辨别).*?(?:是|属于)(?P<zh_a>[^，。是]{1,4})还是(?P<zh_b>[^，。？?是]{1,4})[？?。]?\s*$",
+    re.IGNORECASE,
+)
+_STEM = 4  # letters: "positive", "positively"
 _N = NUMBER.replace("(?:", "(?P<n>(?:", 1) + ")"
 _UNIT = r"[\s-]*(?:english )?(?P<unit>words?|sentences?)\b|\s*(?P<zh>个?汉?字|句)"
 _PART = re.compile(
@@ -115,8 +123,15 @@ def unmet_constraint(instruction: str, output: str, is_classification: bool = Fa
         return Drop("unmet_constraint", quote(f"no question: {output}"))
     # what follows a colon may be a text that the task is about
     asked = re.split("[:：]", asked)[0]
-    problem = _wrong_length(asked, output) or _too_few(asked, output)
+    problem = _wrong_length(asked, output) or _too_few(asked, output) or _unchosen(asked, output)
     return Drop("unmet_constraint", quote(f"{problem}: {output}")) if problem else None
+
+
+def _unchosen(asked: str, output: str) -> str | None:
+    found, said = _CHOICE.search(asked), normalise(output).lower()
+    choices = [choice for choice in found.groups() if choice] if found else []
+    stems = [choice if CJK.search(choice) else choice.lower()[:_STEM] for choice in choices]
+    return f"neither {' nor '.join(choices)}" if stems and not any(stem in said for stem in stems) else None
 
 
 def _wrong_length(asked: str, output: str) -> str | None:
