@@ -29,7 +29,7 @@ class Bench:
         self.given, self.more, self.url = given, list(more), url
         self.server = given.engine == "server"
         self.batch = 1 if self.server else given.concurrency
-        self.places = given.concurrency if self.server else 2  # groups that the bare engine has at hand
+        self.places = given.concurrency if self.server else 1  # groups in flight, of batch_size requests each
 
     def options(self, run: str, *extra: str) -> Options:
         """The options of a run."""
