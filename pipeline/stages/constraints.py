@@ -28,7 +28,7 @@ _MARKS = re.compile("[?？؟;]")
 # "Is the review positive or negative?" is answered by one of the two words.
 _CHOICE = re.compile(
     r"^\W*(?:is|are|was|were|classify|decide|tell|determine|identify|label|judge|say)\b.*?"
-    r"\b(?P<a>[a-z-]{4,}),? or (?:an? |the )?(?P<b>[a-z-]{4,})[?.]?\s*$"
+    r"\b(?P<a>[a-z-]{3,}),? or (?:an? |the )?(?P<b>[a-z-]{3,})[?.]?\s*$"
     r"|(?:判断|请问|指出|区分|辨别).*?(?:是|属于)(?P<zh_a>[^，。是]{1,4})还是(?P<zh_b>[^，。？?是]{1,4})[？?。]?\s*$",
     re.IGNORECASE,
 )
