@@ -29,7 +29,7 @@ _OURS = tuple(
     "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
     " report.html batches snapshot.npz".split()
 )
-_VERSIONS = ("torch", "transformers", "sentence-transformers", "rapidfuzz", "numpy")
+_VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy")
 
 
 class RunDir:

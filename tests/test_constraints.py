@@ -152,7 +152,11 @@ def test_items_and_sentences_are_counted_generously() -> None:
     [
         ("Is the following review positive or negative?", "Your product is too expensive.", True),
         ("Is the following review positive or negative?", "It sounds negative.", False),
-        ("Classify the following review as good or bad: The sentence is too long.", "It is 15 words long.", True),
+        (
+            "Classify the following review as good or bad: The sentence is too long.",
+            "It is 15 words long.",
+            True,
+        ),
         ("Decide whether the message is polite or rude.", "He is 32 years old.", True),
         ("Decide whether the message is polite or rude.", "Politely put.", False),
         ("Is tea or coffee better in the morning, and why?", "Both wake you up.", False),

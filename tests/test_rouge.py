@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,23 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from pipeline.dedup.rouge import RougeIndex, f_measure
-from pipeline.dedup.tokens import tokenize
+from pipeline.dedup import lcs, rouge
+from pipeline.dedup.rouge import Neighbour, RougeIndex
+from pipeline.dedup.tokens import CHARACTERS, Vocabulary, tokenize
 
+settings.register_profile("compiling", deadline=None)  # the first call compiles
+settings.load_profile("compiling")
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
-TOKENS = st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join)
-POOLS = st.lists(TOKENS, min_size=1, max_size=6)
+THRESHOLDS = st.sampled_from([0.01, 0.3, 0.5, 2 / 3, 0.7, 0.75, 0.8, 0.99, 1.0])
+WORDS = st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join)
+TEXTS = st.one_of(
+    WORDS,
+    st.lists(st.sampled_from([f"w{i}" for i in range(40)]), max_size=200).map(" ".join),
+    st.text(
+        st.characters(max_codepoint=0x10FF), max_size=20
+    ),  # below the scripts that rouge_score is blind to
+    st.text(st.sampled_from("aé0 \U0001f600\u0130ß\x00\u212a"), max_size=12),
+)
 
 
 def reference(admitted: str, candidate: str) -> float:
@@ -23,40 +36,94 @@ def reference(admitted: str, candidate: str) -> float:
 
 def index(*texts: str, threshold: float = 0.7) -> RougeIndex:
     found = RougeIndex(threshold)
-    for number, text in enumerate(texts):
-        found.insert(f"k{number}", text)
+    found.insert([f"k{number}" for number in range(len(texts))], texts)
     return found
 
 
 def score(admitted: str, candidate: str) -> float:
-    nearest = index(admitted).nearest(candidate)
-    assert nearest is not None
-    return nearest.score
+    return index(admitted).most_similar(candidate)[0].score
 
 
-@given(TOKENS, TOKENS)
+def verdict(found: RougeIndex, text: str) -> Neighbour | None:
+    return found.neighbour(found.add(["new"], [text]), 0)
+
+
+def naive(texts: list[str], threshold: float) -> tuple[list[int], list[float]]:
+    """Self-Instruct's loop by rouge_score itself: the first admitted text above the threshold, its score."""
+    admitted, neighbours, scores = list[int](), list[int](), list[float]()
+    for number, text in enumerate(texts):
+        like = ((other, f) for other in admitted if (f := reference(texts[other], text)) > threshold)
+        neighbour, found = next(like, (-1, 0.0))
+        admitted += [number] if neighbour < 0 else []
+        neighbours.append(neighbour)
+        scores.append(found)
+    return neighbours, scores
+
+
+@given(WORDS, WORDS)
 @settings(max_examples=200)
 def test_scores_are_bit_for_bit_those_of_rouge_score(admitted: str, candidate: str) -> None:
     assert score(admitted, candidate) == reference(admitted, candidate)
 
 
-@given(POOLS, TOKENS)
-def test_the_nearest_is_the_earliest_of_the_highest(pool: list[str], candidate: str) -> None:
+@given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.integers(1, 7))
+def test_the_most_similar_come_by_score_and_the_earliest_of_equals_first(
+    pool: list[str], candidate: str, k: int
+) -> None:
     scores = [reference(admitted, candidate) for admitted in pool]
-    nearest = index(*pool).nearest(candidate)
-    assert nearest is not None
-    assert nearest.score == max(scores)
-    assert (nearest.key, nearest.text) == (f"k{scores.index(max(scores))}", pool[scores.index(max(scores))])
+    best = sorted(range(len(pool)), key=lambda i: -scores[i])[:k]
+    wanted = [Neighbour(f"k{i}", pool[i], scores[i]) for i in best]
+    assert index(*pool).most_similar(candidate, k) == wanted
 
 
-@given(st.lists(TOKENS, max_size=8), st.sampled_from([0.0, 0.5, 2 / 3, 0.7, 0.75, 0.8, 1.0]))
-def test_a_text_is_admitted_as_self_instruct_would(texts: list[str], threshold: float) -> None:
-    ours, theirs = RougeIndex(threshold), list[str]()
-    for number, text in enumerate(texts):
-        admitted = all(reference(other, text) <= threshold for other in theirs)
-        assert (ours.add(str(number), text) is None) == admitted
-        theirs += [text] if admitted else []
-    assert len(ours) == len(theirs)
+@given(st.lists(TEXTS, max_size=12), THRESHOLDS)
+@settings(max_examples=300)
+def test_a_corpus_is_decided_as_self_instruct_would(texts: list[str], threshold: float) -> None:
+    found = rouge.filter(texts, threshold)
+    assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
+
+
+@given(st.lists(WORDS, max_size=24), THRESHOLDS, st.integers(1, 9))
+@settings(max_examples=200)
+def test_batches_are_decided_as_the_corpus_at_once(texts: list[str], threshold: float, size: int) -> None:
+    online, neighbours = RougeIndex(threshold), list[int]()
+    for begin in range(0, len(texts), size):
+        batch = texts[begin : begin + size]
+        found = online.add([str(begin + i) for i in range(len(batch))], batch)
+        neighbours += [int(online.keys[n]) if n >= 0 else -1 for n in found.neighbours]
+    assert neighbours == naive(texts, threshold)[0]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), max_size=60), THRESHOLDS, st.data()
+)
+@settings(max_examples=60)
+def test_blocks_and_threads_change_no_verdict(
+    texts: list[str], threshold: float, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rouge, "_BLOCK", data.draw(st.integers(1, 9)))
+        patch.setattr(rouge, "_PARALLEL", 2)
+        found = rouge.filter(texts, threshold, threads=3)
+    assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
+
+
+def test_long_texts_need_masks_of_many_words() -> None:
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices("abcdefgh", k=k)) for k in (63, 64, 65, 128, 129, 1000, 1000)]
+    texts += [" ".join(w for w in text.split() if rng.random() < 0.8) for text in texts]
+    for threshold in (0.6, 0.7, 0.88):
+        found = rouge.filter(texts, threshold)
+        assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), THRESHOLDS)
+def test_the_needed_lcs_is_the_smallest_whose_float_exceeds_the_threshold(
+    m: int, n: int, threshold: float
+) -> None:
+    most = min(m, n)
+    above = [common for common in range(1, most + 1) if lcs.f_measure(common, m, n) > threshold]
+    assert lcs.need(m, n, threshold) == (above[0] if above else most + 1)
 
 
 def test_ties_at_the_threshold_fall_as_in_rouge_score() -> None:
@@ -64,34 +131,33 @@ def test_ties_at_the_threshold_fall_as_in_rouge_score() -> None:
     # lengths 9 and 11, 7 in common: 2 * 7 / 20 is 0.7, but floats give a hair more
     nine, eleven = f"{shared} h i", f"{shared} p q r s"
     assert score(nine, eleven) == reference(nine, eleven) == 0.7000000000000001
-    dropped = index(nine).add("new", eleven)
+    dropped = verdict(index(nine), eleven)
     assert dropped is not None and dropped.key == "k0"
     # lengths 10 and 10, 7 in common: exactly 0.7, which is not above 0.7
     ten, other = f"{shared} h i j", f"{shared} p q r"
     assert score(ten, other) == reference(ten, other) == 0.7
-    assert index(ten).add("new", other) is None
+    assert verdict(index(ten), other) is None
 
 
 def test_f_measure_by_hand_with_empty_sides() -> None:
-    # precision 2/4, recall 2/8: 2 * 1/8 / 3/4 = 1/3; nothing in common and empty texts give 0
-    measured = f_measure(np.array([2, 0, 0]), 4, np.array([8, 3, 0]))
-    assert measured.tolist() == [pytest.approx(1 / 3), 0.0, 0.0]
-    assert f_measure(np.array([0, 0]), 0, np.array([3, 0])).tolist() == [0.0, 0.0]
+    # precision 2/4, recall 2/8: 2 * 1/8 / 3/4 = 1/3; nothing in common gives 0
+    assert lcs.f_measure(2, 4, 8) == pytest.approx(1 / 3)
+    assert lcs.f_measure(0, 4, 3) == 0.0
 
 
-def test_an_empty_pool_has_no_nearest_and_an_empty_text_is_like_nothing() -> None:
-    assert RougeIndex().nearest("a b") is None
-    assert RougeIndex().add("k", "") is None
+def test_an_empty_pool_has_nothing_similar_and_an_empty_text_is_like_nothing() -> None:
+    assert RougeIndex().most_similar("a b") == []
+    assert rouge.filter([]).kept.tolist() == []
+    assert rouge.filter(["", "?!", ""]).kept.tolist() == [True, True, True]
     for text in ("", "?!"):
-        nearest = index("", "a b").nearest(text)
-        assert nearest is not None and (nearest.key, nearest.score) == ("k0", 0.0)
+        assert index("", "a b").most_similar(text) == [Neighbour("k0", "", 0.0)]
 
 
 def test_a_rejected_text_is_not_admitted() -> None:
     found = index("write a poem about rain")
     for _ in range(2):
-        dropped = found.add("again", "Write a poem about rain!")
-        assert dropped is not None and (dropped.key, dropped.score) == ("k0", 1.0)
+        dropped = verdict(found, "Write a poem about rain!")
+        assert dropped == Neighbour("k0", "write a poem about rain", 1.0)
     assert len(found) == 1
 
 
@@ -114,8 +180,8 @@ def test_rouge_score_takes_all_chinese_for_empty_and_we_do_not() -> None:
 
 def test_chinese_near_duplicates_are_found_and_different_tasks_admitted() -> None:
     found = index(POEM)
-    assert found.add("soup", SOUP) is None
-    dropped = found.add("again", "请写一首关于春天的诗。")
+    assert verdict(found, SOUP) is None
+    dropped = verdict(found, "请写一首关于春天的诗。")
     assert dropped is not None and dropped.key == "k0" and len(found) == 2
 
 
@@ -126,15 +192,26 @@ def test_mixed_text_keeps_both_kinds_of_tokens_in_order() -> None:
     assert tokens.index("用") < tokens.index("python") < tokens.index("写")
 
 
-def test_tokens_beyond_the_surrogates_get_code_points_of_their_own() -> None:
-    found, last = RougeIndex(), 0xD800 - 0x100 - 1  # the last number below the surrogates
-    found._ids = {"before": last - 1, "at": last, "after": last + 1, **{f"x{i}": i for i in range(last - 1)}}
-    found.insert("a", "before at after new")
-    # 0x100 + number, and from 0xD800 on 0x800 more: past U+DFFF
-    assert [ord(c) for c in found._codes[0]] == [0xD7FE, 0xD7FF, 0xE000, 0xE001]
-    found._codes[0].encode("utf-8")  # surrogates would be refused
-    nearest = found.nearest("before at after new")
-    assert nearest is not None and nearest.score == 1.0
-    # 2 of 4 tokens in common: 2 * 1/2 * 1/2 / 1
-    half = found.nearest("at after x1 x2")
-    assert half is not None and half.score == 0.5
+def test_japanese_and_korean_are_not_empty() -> None:
+    assert tokenize("猫について書いて", CHARACTERS) == list("猫について書いて")
+    assert tokenize("고양이 cat") == ["고", "양", "이", "cat"]
+    assert rouge.filter(
+        ["猫について詩を書いて", "猫について詩を書いて。", "犬の名前を三つ挙げて"]
+    ).kept.tolist() == [True, False, True]
+
+
+def test_chinese_may_be_cut_into_characters() -> None:
+    assert tokenize("写一首诗abc", CHARACTERS) == ["写", "一", "首", "诗", "abc"]
+    pair = [POEM, "写一首关于秋天的诗。"]
+    # nine characters each, eight in common: 8/9; of the words fewer
+    assert rouge.filter(pair, 0.88, cjk=CHARACTERS).scores.tolist() == [0.0, pytest.approx(8 / 9)]
+    assert rouge.filter(pair, 0.88).kept.all()
+
+
+@given(st.lists(st.one_of(TEXTS, st.text(st.sampled_from("写诗a 1か가\U00020bb7"), max_size=9)), max_size=8))
+def test_texts_encoded_together_have_the_tokens_of_each_alone(texts: list[str]) -> None:
+    vocabulary = Vocabulary()
+    together, starts = vocabulary.encode(texts)
+    alone = [tokenize(text) for text in texts]
+    assert np.diff(starts).tolist() == [len(tokens) for tokens in alone]
+    assert [vocabulary.tokens[number] for number in together] == [t for tokens in alone for t in tokens]

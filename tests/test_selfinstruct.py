@@ -24,7 +24,7 @@ from pipeline.rundir import RunDir
 from pipeline.selfinstruct import Options
 from pipeline.stages import dry_run, generate
 
-HEAVY = ("torch", "transformers", "datasets", "sentence_transformers", "lingua", "jieba", "pyarrow")
+HEAVY = ("torch", "transformers", "datasets", "sentence_transformers", "lingua", "rjieba", "pyarrow", "numba")
 GOOD = {"id": "a", "instruction": "Name a colour.", "instances": [{"input": "", "output": "Red"}]}
 OTHER = {"id": "b", "instruction": "写一首关于春天的短诗。", "instances": [{"input": "", "output": "春来了"}]}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dedup.rouge import Neighbour
+from pipeline.dedup.verdicts import Neighbour
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
 

@@ -1,87 +1,224 @@
 """Self-Instruct's rule: admit a text iff its ROUGE-L F against every admitted one is at most the threshold.
 
-Exact: the same float comparison as rouge_score, ties included, with rapidfuzz's bit-parallel LCS over the
-whole pool.
+Exact at any size: the decisions are those of rouge_score's floats, ties included, found through an inverted
+index (`lcs.py` gives the bounds). One index has two faces: a corpus at once, `filter(texts)`, and batch after
+batch, `index.add(keys, texts)`. Texts are taken in order of arrival; a dropped one counts for nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pipeline.dedup.tokens import tokenize
+from pipeline.dedup import batches
+from pipeline.dedup.lcs import Postings, Scratch, Texts, f_measure
+from pipeline.dedup.tokens import WORDS, Vocabulary
+from pipeline.dedup.verdicts import NO_MATCH as NO_MATCH
+from pipeline.dedup.verdicts import Neighbour as Neighbour
+from pipeline.dedup.verdicts import Verdicts as Verdicts
 
-
-@dataclass(frozen=True)
-class Neighbour:
-    """The admitted text most like a candidate; `score` is ROUGE-L F or cosine, in [0, 1]."""
-
-    key: str
-    text: str
-    score: float
+_BLOCK, _SHARE = 2048, 8  # texts of a block: at least so many, or the pool's size over that
+_PARALLEL = 1024  # texts from which on a search is worth several threads
 
 
 class RougeIndex:
-    """The admitted texts, as strings with one code point per token."""
+    """The admitted texts with their keys; `threshold` in [0, 1] is the highest F-measure that admits."""
 
-    def __init__(self, threshold: float = 0.7) -> None:
+    def __init__(self, threshold: float = 0.7, *, cjk: str = WORDS, threads: int = 0) -> None:
         self.threshold = threshold
-        self._ids: dict[str, int] = {}
-        self._keys: list[str] = []
-        self._texts: list[str] = []
-        self._codes: list[str] = []
-        self._lengths: list[int] = []
+        self.keys: list[str] = []
+        self.texts: list[str] = []
+        self._threads = threads or min(8, os.cpu_count() or 1)
+        self._vocabulary = Vocabulary(cjk)
+        self._pool = Texts(_zeros(0, np.int32), _zeros(1), _zeros((0, 2), np.uint64), _zeros(0, np.int32))
+        self._rank = _zeros(0, np.int32)
+        self._ranked = 0  # tokens counted for the ranks
+        self._lists = Postings(
+            _zeros(0), _zeros(0, np.int32), _zeros(0, np.int32), _zeros(1), _zeros((0, 3), np.int32)
+        )
+        self._scratch = [Scratch(_zeros(0, np.int32), _zeros(0), _zeros(1)) for _ in range(self._threads)]
+        self._longest = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
-    def nearest(self, text: str) -> Neighbour | None:
-        """The admitted text with the highest F-measure (the earliest of equals); None for an empty pool."""
-        from rapidfuzz import process
-        from rapidfuzz.distance import LCSseq
+    def add(self, keys: Sequence[str], texts: Sequence[str]) -> Verdicts:
+        """Admit, in order, each text that is like none admitted before."""
+        return self._take(keys, texts, always=False)
 
-        if not self._keys:
+    def insert(self, keys: Sequence[str], texts: Sequence[str]) -> None:
+        """Admit all texts without asking."""
+        self._take(keys, texts, always=True)
+
+    def compare(self, texts: Sequence[str]) -> Verdicts:
+        """What `add` would say of each text alone, admitting none."""
+        tokens, starts = self._vocabulary.encode(texts)
+        self._make_room(0, 0)
+        matches, commons = np.full(len(texts), NO_MATCH, np.int64), _zeros(len(texts))
+        self._match(Texts(tokens, starts, self._pool.bits, self._pool.hidden), matches, commons)
+        return self._verdicts(matches, commons, np.diff(starts))
+
+    def neighbour(self, verdicts: Verdicts, i: int) -> Neighbour | None:
+        """The admitted text that dropped the i-th; None if it was kept."""
+        number = int(verdicts.neighbours[i])
+        if number == NO_MATCH:
             return None
-        code = self._encode(text)
-        common = process.cdist([code], self._codes, scorer=LCSseq.similarity, dtype=np.int32)[0]
-        best = int(np.argmax(scores := f_measure(common, len(code), np.asarray(self._lengths))))
-        return Neighbour(self._keys[best], self._texts[best], float(scores[best]))
+        return Neighbour(self.keys[number], self.texts[number], float(verdicts.scores[i]))
 
-    def insert(self, key: str, text: str) -> None:
-        """Admit a text without asking."""
-        code = self._encode(text)
-        self._keys.append(key)
-        self._texts.append(text)
-        self._codes.append(code)
-        self._lengths.append(len(code))
-
-    def add(self, key: str, text: str) -> Neighbour | None:
-        """Admit a text unless it is too like an admitted one, which is then returned."""
-        nearest = self.nearest(text)
-        if nearest and nearest.score > self.threshold:
-            return nearest
-        self.insert(key, text)
-        return None
+    def most_similar(self, text: str, k: int = 1) -> list[Neighbour]:
+        """The k admitted texts with the highest F-measure, the earliest of equals first."""
+        tokens, _ = self._vocabulary.encode([text])
+        self._make_room(0, 0)
+        found = batches.most_similar(tokens, self._pool, len(self), self._scratch[0], k)
+        lengths = self._lengths(found[0])
+        return [
+            Neighbour(self.keys[i], self.texts[i], f_measure(common, len(tokens), n))
+            for i, common, n in zip(found[0].tolist(), found[1].tolist(), lengths.tolist(), strict=True)
+        ]
 
     def state(self) -> dict[str, list[str]]:
-        """All of it, as JSON can hold it."""
-        return {"keys": self._keys, "texts": self._texts, "codes": self._codes, "tokens": list(self._ids)}
+        """What `restore` needs, as JSON can hold it."""
+        return {"keys": self.keys, "texts": self.texts}
 
-    def restore(self, state: dict[str, list[str]]) -> None:
-        """Take over what `state` gave."""
-        self._keys, self._texts, self._codes = state["keys"], state["texts"], state["codes"]
-        self._ids = {token: number for number, token in enumerate(state["tokens"])}
-        self._lengths = list(map(len, self._codes))
+    def restore(self, state: Mapping[str, Sequence[str]]) -> None:
+        """Admit in place of all that was admitted what `state` gave."""
+        self.__init__(self.threshold, cjk=self._vocabulary.cjk, threads=self._threads)  # type: ignore[misc]
+        self.insert(state["keys"], state["texts"])
 
-    def _encode(self, text: str) -> str:
-        points = (0x100 + self._ids.setdefault(token, len(self._ids)) for token in tokenize(text))
-        return "".join(chr(p if p < 0xD800 else p + 0x800) for p in points)  # jump over the surrogates
+    def _take(self, keys: Sequence[str], texts: Sequence[str], always: bool) -> Verdicts:
+        tokens, starts = self._vocabulary.encode(texts)
+        new = Texts(tokens, starts, self._pool.bits, self._pool.hidden)  # signed when searched for
+        self._longest = max(self._longest, int(np.diff(starts).max(initial=0)))
+        self._make_room(len(texts), len(tokens))
+        self._rank_tokens(new, len(texts))
+        matches, commons = np.full(len(texts), NO_MATCH, np.int64), _zeros(len(texts))
+        for begin, end in self._blocks(len(texts)):
+            block = new._replace(starts=starts[begin : end + 1])
+            found, common = matches[begin:end], commons[begin:end]
+            # the admitted texts are searched by all threads at once, the block's own while they are admitted
+            since = len(self) if end - begin >= _PARALLEL else 0
+            if since and not always:
+                self._match(block, found, common)
+            self._admit(block, since, always, found, common)
+            kept = (np.flatnonzero(found == NO_MATCH) + begin).tolist()
+            self.keys += [keys[i] for i in kept]
+            self.texts += [texts[i] for i in kept]
+        return self._verdicts(matches, commons, np.diff(starts))
+
+    def _blocks(self, count: int) -> Iterator[tuple[int, int]]:
+        begin = 0
+        while begin < count:
+            end = min(count, begin + max(_BLOCK, len(self) // _SHARE))
+            yield begin, end
+            begin = end
+
+    def _match(self, block: Texts, matches: np.ndarray, commons: np.ndarray) -> None:
+        """Search for a block's texts among the admitted ones, each thread for its part."""
+        threads = self._threads if len(matches) >= _PARALLEL else 1
+        edges = np.linspace(0, len(matches), threads + 1).astype(int).tolist()
+
+        def part(thread: int) -> None:
+            """The matches of one thread's texts."""
+            begin, end, own = edges[thread], edges[thread + 1], self._scratch[thread]
+            args = (self._rank, self._pool, self._lists, own, self._longest, self.threshold, matches, commons)
+            batches.match(block, begin, end, *args)
+
+        if threads == 1:
+            return part(0)
+        with ThreadPoolExecutor(threads) as workers:
+            list(workers.map(part, range(threads)))
+
+    def _admit(
+        self, block: Texts, since: int, always: bool, matches: np.ndarray, commons: np.ndarray
+    ) -> None:
+        index = (
+            self._rank,
+            self._pool,
+            len(self),
+            self._lists,
+            self._scratch[0],
+            self._longest,
+            self.threshold,
+        )
+        _, entries = batches.admit(block, len(matches), *index, since, always, matches, commons)
+        self._lists = self._lists._replace(entries=entries)
+
+    def _verdicts(self, matches: np.ndarray, commons: np.ndarray, lengths: np.ndarray) -> Verdicts:
+        scores = np.zeros(len(matches))
+        dropped = np.flatnonzero(matches != NO_MATCH)
+        others = self._lengths(matches[dropped])
+        precision, recall = commons[dropped] / lengths[dropped], commons[dropped] / others
+        scores[dropped] = 2 * precision * recall / (precision + recall)  # as f_measure does
+        return Verdicts(matches, scores)
+
+    def _lengths(self, numbers: np.ndarray) -> np.ndarray:
+        return self._pool.starts[numbers + 1] - self._pool.starts[numbers]
+
+    def _make_room(self, texts: int, tokens: int) -> None:
+        """Make room for that many more texts and tokens, and for all words of the vocabulary."""
+        pool, count, words = self._pool, len(self), len(self._vocabulary)
+        held = int(pool.starts[count])
+        self._pool = Texts(
+            _grown(pool.tokens, held + tokens),
+            _grown(pool.starts, count + texts + 1),
+            _grown(pool.bits, count + texts),
+            _grown(pool.hidden, count + texts),
+        )
+        lists = self._lists
+        self._lists = lists._replace(
+            first=_grown(lists.first, words), size=_grown(lists.size, words), room=_grown(lists.room, words)
+        )
+        known = len(self._rank)
+        if words > known:  # a new token is rarer than all others
+            self._rank = np.concatenate([self._rank, -np.arange(known, words, dtype=np.int32)])
+        self._scratch = [
+            Scratch(_grown(own.slots, words, fill=-1), _grown(own.seen, count + texts), own.clock)
+            for own in self._scratch
+        ]
+
+    def _rank_tokens(self, new: Texts, count: int) -> None:
+        """Rank the tokens by frequency whenever the texts have doubled, and list the admitted ones anew."""
+        held, words = int(self._pool.starts[len(self)]), len(self._vocabulary)
+        total = held + len(new.tokens)
+        if total < 2 * self._ranked or not total:
+            return
+        self._ranked = total
+        counts = np.bincount(self._pool.tokens[:held], minlength=words)
+        counts += np.bincount(new.tokens, minlength=words)
+        self._rank = np.empty(words, np.int32)
+        self._rank[np.argsort(counts, kind="stable")] = np.arange(words, dtype=np.int32)
+        room = np.zeros(words, np.int32)
+        for texts, size in ((self._pool, len(self)), (new, count)):
+            batches.count_entries(texts, size, self._rank, self._longest, self.threshold, room)
+        first = np.cumsum(room, dtype=np.int64) - room
+        used = np.array([room.sum(dtype=np.int64)])
+        self._lists = Postings(
+            first, np.zeros(words, np.int32), room, used, np.empty((int(used[0]), 3), np.int32)
+        )
+        index = (self._rank, self._lists, self._longest, self.threshold)
+        self._lists = self._lists._replace(entries=batches.list_all(self._pool, 0, len(self), *index))
 
 
-def f_measure(common: np.ndarray, candidate: int, admitted: np.ndarray) -> np.ndarray:
-    """ROUGE-L F of LCS lengths `common` (N,), by rouge_score's own operations so that ties fall alike."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision, recall = common / candidate if candidate else common * 0.0, common / admitted
-        scores = 2 * precision * recall / (precision + recall)
-    return np.nan_to_num(scores)
+def filter(texts: Sequence[str], threshold: float = 0.7, *, cjk: str = WORDS, threads: int = 0) -> Verdicts:
+    """Decide a whole corpus in order; `neighbours` number the texts of the corpus."""
+    index = RougeIndex(threshold, cjk=cjk, threads=threads)
+    verdicts = index.add(range(len(texts)), texts)  # type: ignore[arg-type]
+    dropped = ~verdicts.kept
+    verdicts.neighbours[dropped] = np.asarray(index.keys)[verdicts.neighbours[dropped]]
+    return verdicts
+
+
+def _zeros(shape: int | tuple[int, int], dtype: type = np.int64) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+def _grown(array: np.ndarray, length: int, fill: int = 0) -> np.ndarray:
+    """The array with room for `length` rows, by halves so that growing stays cheap."""
+    if length <= len(array):
+        return array
+    grown = np.full((max(length, len(array) * 3 // 2), *array.shape[1:]), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dedup.embedding import EmbeddingIndex
-from pipeline.dedup.rouge import Neighbour, RougeIndex
+from pipeline.dedup.rouge import RougeIndex
+from pipeline.dedup.verdicts import Neighbour
 from pipeline.engines.base import Sampling
 from pipeline.errors import PipelineError
 from pipeline.records import Drop, SeedTask, read_text
@@ -179,10 +180,10 @@ class Pool:
 
         The nearest neighbours as evidence.
         """
-        by_words = self.rouge.nearest(text)
-        if by_words and by_words.score > self.rouge.threshold:
+        by_words = self.rouge.neighbour(self.rouge.compare([text]), 0)
+        if by_words:
             return Drop("near_duplicate", _evidence("ROUGE-L", by_words, self.rouge.threshold)), {}
-        nearest: dict[str, Any] = {"rouge": _short(by_words)}
+        nearest: dict[str, Any] = {"rouge": _short(next(iter(self.rouge.most_similar(text)), None))}
         if self._embeds:
             vector = self.embedding.encode([text])[0]
             by_meaning = self.embedding.nearest(vector)
@@ -190,7 +191,7 @@ class Pool:
                 return Drop("same_meaning", _evidence("cosine", by_meaning, self.embedding.threshold)), {}
             nearest["embedding"] = _short(by_meaning)
             self.embedding.insert(key, text, vector)
-        self.rouge.insert(key, text)
+        self.rouge.insert([key], [text])
         return None, nearest
 
     def _shortest(self, classification: bool) -> Sequence[SeedTask]:
@@ -206,8 +207,7 @@ class Pool:
 
     def _index_seeds(self) -> None:
         texts = [s.instruction for s in self.seeds]
-        for seed in self.seeds:
-            self.rouge.insert(seed.id, seed.instruction)
+        self.rouge.insert([s.id for s in self.seeds], texts)
         if self._embeds:
             for seed, vector in zip(self.seeds, self.embedding.encode(texts), strict=True):
                 self.embedding.insert(seed.id, seed.instruction, vector)

@@ -193,8 +193,9 @@ def _near_duplicates(seeds: Sequence[SeedTask]) -> Iterator[str]:
     from pipeline.dedup.rouge import RougeIndex
 
     index = RougeIndex(MAX_ROUGE)
-    for seed in seeds:
-        if near := index.add(seed.id, seed.instruction):
+    verdicts = index.add([s.id for s in seeds], [s.instruction for s in seeds])
+    for number, seed in enumerate(seeds):
+        if near := index.neighbour(verdicts, number):
             score = f"ROUGE-L {near.score:.2f} > {MAX_ROUGE}"
             yield f"{seed.id}: near duplicate of {near.key} ({score}): reword or remove one"
 

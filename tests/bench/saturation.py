@@ -6,12 +6,13 @@
     ... [any option of pipeline.selfinstruct]
 
 Saturation is generated tokens/s of a Self-Instruct run (scheduler, state machine, filters, embeddings,
-journal with fsync; the cache is off) over tokens/s of the bare engine given the same requests in the order in
-which the run handed them over: the embedded engine the same groups, one at a time (so many requests are in
-flight as `--concurrency` says), a server `--concurrency` of the requests at all times. Both go through the same engine class; the clock runs from the first request handed over to the
-last answer. Rounds alternate: run, bare, bare, run. In the second of two rounds the bare engine goes first,
-with the requests of the run before it, which has the same seed (on a server its requests differ, as answers
-depend on what is computed together: the output says how many are the same).
+journal with fsync; the cache is off) over tokens/s of the bare engine given the same requests in the order
+in which the run handed them over: the embedded engine the same groups, one at a time (so many requests are
+in flight as `--concurrency` says), a server `--concurrency` of the requests at all times. Both go through
+the same engine class; the clock runs from the first request handed over to the last answer. Rounds
+alternate: run, bare, bare, run. In the second of two rounds the bare engine goes first, with the requests
+of the run before it, which has the same seed (on a server its requests differ, as answers depend on what is
+computed together: the output says how many are the same).
 
 A run drains at its end: the last examples go through their stages with nothing left to propose, while the
 bare engine is given everything at once. So two ratios: of the whole run, and of the part before the run first

@@ -1,0 +1,168 @@
+"""Compiled loops of the exact ROUGE-L index: bounds, signatures, bit-parallel LCS, search and admission.
+
+A text is an array of token numbers. m and n are the lengths of a candidate and of an admitted text;
+need(m, n) is the smallest LCS whose F-measure exceeds the threshold. A pair is looked at only if
+
+    need(m, n) <= min(m, n)                            the lengths allow it
+    need(m, n) <= min(m - p, n - q)                    p, q: tokens before the first that they share
+    need(m, n) <= |bits shared| + min(hidden x, y)     signatures: one bit per token, 128 bits
+
+The second bound is the prefix filter: in rarity order the first shared token of a pair that shares need(m, n)
+tokens has at most m - need(m, n) tokens before it. So a text is listed only under the rarest of its tokens
+(Chaudhuri et al. 2006; Xiao et al. 2008, PPJoin). What is left is decided by the LCS itself (Hyyro 2004).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+WORD = 64
+_ONE, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
+_EACH_2, _EACH_4 = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
+_EACH_8, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
+_S1, _S2, _S4, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
+_MIX, _TOP7 = np.uint64(0x9E3779B97F4A7C15), np.uint64(57)
+
+
+class Texts(NamedTuple):
+    """Texts one behind the other; arrays may be longer than what they hold."""
+
+    tokens: np.ndarray  # (T,) int32
+    starts: np.ndarray  # (N + 1,) int64, into tokens
+    bits: np.ndarray  # (N, 2) uint64, signature
+    hidden: np.ndarray  # (N,) int32, tokens without a bit of their own
+
+
+class Postings(NamedTuple):
+    """For each token the admitted texts that have it among their rarest, in order of admission."""
+
+    first: np.ndarray  # (V,) int64, into entries
+    size: np.ndarray  # (V,) int32
+    room: np.ndarray  # (V,) int32
+    used: np.ndarray  # (1,) int64, entries given out
+    entries: np.ndarray  # (E, 3) int32: number of the text, its length, its tokens from this one on
+
+
+class Scratch(NamedTuple):
+    """What one thread works with; `slots` is -1 and `seen` old between searches."""
+
+    slots: np.ndarray  # (V,) int32, token -> row of the candidate's masks
+    seen: np.ndarray  # (N,) int64, the last candidate that a text was compared with
+    clock: np.ndarray  # (1,) int64
+
+
+@njit(cache=True, nogil=True)
+def popcount(word: Any) -> Any:
+    """Set bits of a uint64."""
+    word = word - ((word >> _S1) & _EACH_2)
+    word = (word & _EACH_4) + ((word >> _S2) & _EACH_4)
+    word = (word + (word >> _S4)) & _EACH_8
+    return np.int64((word * _SUM) >> _S56)
+
+
+@njit(cache=True, nogil=True)
+def f_measure(common: int, m: int, n: int) -> float:
+    """ROUGE-L F of an LCS of `common` tokens, by rouge_score's own operations so that ties fall alike."""
+    if common == 0:
+        return 0.0
+    precision, recall = common / m, common / n
+    return 2 * precision * recall / (precision + recall)
+
+
+@njit(cache=True, nogil=True)
+def need(m: int, n: int, threshold: float) -> int:
+    """The smallest LCS with an F-measure above the threshold; min(m, n) + 1 if there is none."""
+    most = min(m, n)
+    # F = 2 LCS / (m + n) but for rounding, so one below threshold * (m + n) / 2 is never enough
+    least = max(1, int(threshold * (m + n) / 2) - 1)
+    while least <= most and not f_measure(least, m, n) > threshold:
+        least += 1
+    return min(least, most + 1)
+
+
+@njit(cache=True, nogil=True)
+def needs(m: int, longest: int, threshold: float) -> Any:
+    """The shortest partner of a text of m tokens, and need(m, n) for it and longer ones up to `longest`."""
+    low, high = m, m
+    if need(m, m, threshold) > m:
+        return m, np.zeros(0, np.int64)
+    while low > 1 and need(m, low - 1, threshold) <= low - 1:
+        low -= 1
+    while high < longest and need(m, high + 1, threshold) <= m:
+        high += 1
+    table = np.empty(high - low + 1, np.int64)
+    for n in range(low, high + 1):
+        table[n - low] = need(m, n, threshold)
+    return low, table
+
+
+@njit(cache=True, nogil=True)
+def rarest_first(tokens: Any, rank: Any) -> Any:
+    """The distinct tokens, rarest first, and how many tokens (with repeats) stand before each."""
+    keys = np.empty(len(tokens), np.int64)
+    for i, token in enumerate(tokens):
+        keys[i] = np.int64(rank[token]) * (1 << 32) + token
+    keys.sort()
+    distinct, before = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.int64)
+    found = 0
+    for i, key in enumerate(keys):
+        if i == 0 or key != keys[i - 1]:
+            distinct[found], before[found] = key & 0xFFFFFFFF, i
+            found += 1
+    return distinct[:found], before[:found]
+
+
+@njit(cache=True, nogil=True)
+def sign(tokens: Any, bits: Any) -> int:
+    """Set one of 128 bits per token in `bits` (2,); return how many tokens have none of their own."""
+    bits[0] = bits[1] = np.uint64(0)
+    for token in tokens:
+        place = (np.uint64(token) * _MIX) >> _TOP7
+        bits[np.int64(place >> np.uint64(6))] |= _ONE << (place & np.uint64(63))
+    return len(tokens) - popcount(bits[0]) - popcount(bits[1])
+
+
+@njit(cache=True, nogil=True)
+def place(tokens: Any, slots: Any) -> Any:
+    """Masks (distinct tokens, words) of where each token stands; `slots` says which row is whose."""
+    masks = np.zeros((len(tokens), (len(tokens) + WORD - 1) // WORD), np.uint64)
+    rows = 0
+    for i, token in enumerate(tokens):
+        if slots[token] < 0:
+            slots[token] = rows
+            rows += 1
+        masks[slots[token], i // WORD] |= _ONE << np.uint64(i % WORD)
+    return masks
+
+
+@njit(cache=True, nogil=True)
+def lcs(masks: Any, slots: Any, other: Any) -> int:
+    """Length of the longest common subsequence of the text with these masks (m <= 64 words) and `other`."""
+    m, words = masks.shape
+    if words == 1:
+        row = _ALL
+        for token in other:
+            slot = slots[token]
+            if slot >= 0:
+                hit = row & masks[slot, 0]
+                row = (row + hit) | (row - hit)
+        return popcount(~row)
+    rows = np.full(words, _ALL, np.uint64)
+    for token in other:
+        slot = slots[token]
+        if slot < 0:
+            continue
+        carry = np.uint64(0)
+        for w in range(words):
+            hit = rows[w] & masks[slot, w]
+            total = rows[w] + hit + carry
+            over = total < rows[w] or (carry == _ONE and total == rows[w])
+            rows[w] = total | (rows[w] - hit)
+            carry = _ONE if over else np.uint64(0)
+    common = 0
+    for w in range(words):
+        common += popcount(~rows[w])
+    return common

@@ -1,0 +1,248 @@
+"""The exact ROUGE-L filter: time, memory and growth, beside brute force, MinHash and Alpaca's loop.
+
+    .venv/bin/python tests/bench/dedup.py instructions.txt                       # one instruction per line
+    .venv/bin/python tests/bench/dedup.py instructions.txt --only ours online    # some of the rows
+
+Every row runs in a process of its own; its peak memory is that process's, interpreter, compiler and texts
+included. The compiled loops are taken from Numba's cache, which a first, uncounted run fills (its time is
+printed). Peers (datasketch, rouge_score) must be installed beside the project; they are in its `bench` extra.
+
+- ours: list of strings to verdicts. `--sizes` beyond the file's lines are synthetic texts, see `synthetic`.
+- brute: rapidfuzz's cdist of every text against all kept ones, blocks of 512, all cores: the same verdicts.
+- datasketch: MinHash LSH over word sets (128 permutations, Jaccard threshold 0.5), its candidates checked by
+  exact ROUGE-L: precision 1, recall below 1.
+- alpaca: rouge_score's own LCS over a pool of processes, candidate by candidate, on a sample of candidates
+  against the first texts; extrapolated to the whole by the number of pairs.
+- online: batches of 100 against a pool that has grown to so many texts.
+- chinese: 10,000 Chinese texts beside 10,000 of the file's, both end to end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPO)]
+THRESHOLD = 0.7
+CLAUSES = (
+    "写一首关于|介绍一下|请解释|列出三个|概括|比较|说说你对|给朋友推荐|设计一份|用一句话描述".split("|"),
+    "春天的|城市里的|古代的|家乡的|现代社会的|小学生的|老年人的|海边的|冬天的|互联网时代的|北方的|传统的".split(
+        "|"
+    ),
+    "小吃|节日|交通工具|学习方法|健康饮食|垃圾分类|历史人物|阅读习惯|天气变化|音乐|建筑风格|旅行计划|工作压力"
+    "|友谊|科技发明|茶文化|运动会|博物馆|志愿活动|睡眠问题".split("|"),
+    "，不超过五十个字|，并举一个例子|，语气要活泼|，适合讲给孩子听|，分三点说明|，写成一封信|，要有具体的数字"
+    "|，最后提一个问题||".split("|"),
+)
+
+
+def read(path: str, size: int) -> list[str]:
+    """The file's lines, or as many synthetic texts."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return lines[:size] if size <= len(lines) else synthetic(lines, size)
+
+
+def synthetic(lines: Sequence[str], size: int, seed: int = 0) -> list[str]:
+    """Texts with the words, lengths and near duplicates of the file's.
+
+    Each is the beginning of one line and the end of another, cut at the same random share, in which one word
+    in eight is replaced by a word drawn from the whole file.
+    """
+    rng = random.Random(seed)
+    split = [line.split() for line in lines]
+    words = [word for line in split for word in line]
+    texts = []
+    for _ in range(size):
+        one, other, cut = rng.choice(split), rng.choice(split), rng.random()
+        text = one[: math.ceil(cut * len(one))] + other[math.ceil(cut * len(other)) :]
+        texts.append(" ".join(rng.choice(words) if rng.random() < 1 / 8 else word for word in text))
+    return texts
+
+
+def chinese(size: int, seed: int = 0) -> list[str]:
+    """Chinese instructions put together from clauses."""
+    rng = random.Random(seed)
+    return ["".join(rng.choice(part) for part in CLAUSES) + rng.choice("。？！") for _ in range(size)]
+
+
+def ours(texts: list[str]) -> dict[str, float]:
+    """The whole corpus."""
+    from pipeline.dedup import rouge
+
+    began = time.perf_counter()
+    kept = int(rouge.filter(texts, THRESHOLD).kept.sum())
+    return {"seconds": time.perf_counter() - began, "kept": kept}
+
+
+def online(texts: list[str], pool: int, batches: int = 20) -> dict[str, float]:
+    """Microseconds a candidate in batches of 100, with a pool of that size."""
+    from pipeline.dedup.rouge import RougeIndex
+
+    index = RougeIndex(THRESHOLD)
+    index.insert([str(i) for i in range(pool)], texts[:pool])
+    rest, began = texts[pool : pool + 100 * batches], time.perf_counter()
+    for i in range(0, len(rest), 100):
+        index.add([str(pool + i + j) for j in range(100)], rest[i : i + 100])
+    return {"microseconds": (time.perf_counter() - began) / len(rest) * 1e6}
+
+
+def brute(texts: list[str]) -> dict[str, float]:
+    """rapidfuzz against all kept texts."""
+    import numpy as np
+    from rapidfuzz import process
+    from rapidfuzz.distance import LCSseq
+
+    from pipeline.dedup.tokens import tokenize
+
+    began = time.perf_counter()
+    numbers: dict[str, int] = {}
+    split = [[numbers.setdefault(token, len(numbers)) for token in tokenize(text)] for text in texts]
+    codes = ["".join(chr(n + 256 if n < 0xD700 else n + 256 + 0x800) for n in text) for text in split]
+    kept, lengths = list[str](), list[int]()
+    for begin in range(0, len(codes), 512):
+        block = codes[begin : begin + 512]
+        alive, m = np.ones(len(block), bool), np.array([[len(code)] for code in block])
+        for first in range(0, len(kept), 65536):
+            common = process.cdist(
+                block, kept[first : first + 65536], scorer=LCSseq.similarity, workers=-1, dtype=np.uint16
+            )
+            alive &= ~above(common, m, np.array(lengths[first : first + 65536])).any(1)
+        fresh = [block[i] for i in np.flatnonzero(alive)]
+        like = above(
+            process.cdist(fresh, fresh, scorer=LCSseq.similarity, dtype=np.uint16),
+            np.array([[len(code)] for code in fresh]),
+            np.array([len(code) for code in fresh]),
+        )
+        chosen = list[int]()
+        for i in range(len(fresh)):
+            if not like[i, chosen].any():
+                chosen.append(i)
+        kept += [fresh[i] for i in chosen]
+        lengths += [len(fresh[i]) for i in chosen]
+    return {"seconds": time.perf_counter() - began, "kept": len(kept)}
+
+
+def above(common, m, n):  # noqa: ANN001, ANN201
+    """Where the F-measure of LCS lengths exceeds the threshold, in rouge_score's floats."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        precision, recall = common / m, common / n
+        return 2 * precision * recall / (precision + recall) > THRESHOLD
+
+
+def datasketch(texts: list[str]) -> dict[str, float]:
+    """MinHash LSH, then ROUGE-L on its candidates."""
+    from datasketch import MinHash, MinHashLSH
+    from rapidfuzz.distance import LCSseq
+
+    from pipeline.dedup.lcs import f_measure
+    from pipeline.dedup.tokens import tokenize
+
+    began, lsh, kept = time.perf_counter(), MinHashLSH(threshold=0.5, num_perm=128), dict[int, list[str]]()
+    split = [tokenize(text) for text in texts]
+    sketches = MinHash.generator([[token.encode() for token in set(text)] for text in split], num_perm=128)
+    for number, (text, sketch) in enumerate(zip(split, sketches, strict=True)):
+        for other in lsh.query(sketch):
+            common = LCSseq.similarity(text, kept[other])
+            if common and f_measure(common, len(text), len(kept[other])) > THRESHOLD:
+                break
+        else:
+            kept[number] = text
+            lsh.insert(number, sketch)
+    return {"seconds": time.perf_counter() - began, "kept": len(kept)}
+
+
+def alpaca(texts: list[str], pool: int = 2000, sample: int = 60) -> dict[str, float]:
+    """rouge_score as generate_instruction.py calls it; extrapolated by pairs, all texts being kept."""
+    from functools import partial
+    from multiprocessing import Pool
+
+    from rouge_score import rouge_scorer
+
+    tokenizer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)._tokenizer
+    split = [tokenizer.tokenize(text) for text in texts[: pool + sample]]
+    began = time.perf_counter()
+    for text in split[pool:]:
+        with Pool(os.cpu_count()) as workers:
+            workers.map(partial(rouge_scorer._score_lcs, text), split[:pool])
+    seconds = time.perf_counter() - began
+    pairs = len(texts) * (len(texts) - 1) / 2
+    return {"seconds": seconds, "extrapolated": seconds / (pool * sample) * pairs}
+
+
+ROWS: dict[str, Callable[..., dict[str, float]]] = {
+    "ours": ours, "online": online, "brute": brute, "datasketch": datasketch, "alpaca": alpaca
+}  # fmt: skip
+
+
+def one(name: str, path: str, size: int) -> None:
+    """Run one row and print its figures as JSON."""
+    if name == "online":
+        found = online(read(path, size + 2000), size)
+    elif name == "chinese":
+        found = ours(chinese(size))
+    else:
+        found = ROWS[name](read(path, size))
+    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+def measured(name: str, path: str, size: int) -> dict[str, float]:
+    """Run one row in a process of its own and print it."""
+    command = [sys.executable, __file__, path, "--one", name, str(size)]
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+    print(f"{name:<12} {size:>9,}  " + "  ".join(f"{k} {v:,.2f}" for k, v in found.items()), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure all rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("path")
+    parser.add_argument("--only", nargs="+", choices=(*ROWS, "chinese"), default=[*ROWS, "chinese"])
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=[200_000, 1_000_000], help="of synthetic corpora"
+    )
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        return one(given.one[0], given.path, int(given.one[1]))
+    whole = len(Path(given.path).read_text(encoding="utf-8").splitlines())
+    print("first run, which may compile: ", end="")
+    measured("ours", given.path, 1000)
+    times = {}
+    for name in given.only:
+        if name == "online":
+            [measured(name, given.path, size) for size in (50_000, 200_000)]
+        elif name == "chinese":
+            english, han = measured("ours", given.path, 10_000), measured("chinese", given.path, 10_000)
+            print(f"  Chinese over English: {han['seconds'] / english['seconds']:.2f}")
+        elif name == "ours":
+            times["ours"] = measured(name, given.path, whole)["seconds"]
+            grown = [measured(name, given.path, size)["seconds"] for size in given.sizes]
+            points = list(zip(given.sizes, grown, strict=True))
+            for (a, x), (b, y) in itertools.pairwise(points):
+                print(f"  growth exponent {a:,} -> {b:,}: {math.log(y / x) / math.log(b / a):.2f}")
+        else:
+            found = measured(name, given.path, whole)
+            times[name] = found.get("extrapolated", found["seconds"])
+            if "ours" in times:
+                print(f"  {times[name] / times['ours']:,.0f} times ours")
+
+
+if __name__ == "__main__":
+    main()
