@@ -76,6 +76,11 @@ class EmbeddingIndex:
         return self._keys
 
     @property
+    def texts(self) -> list[str]:
+        """The admitted texts, in order."""
+        return self._texts
+
+    @property
     def vectors(self) -> np.ndarray:
         """The admitted texts' vectors (N, D)."""
         return self._vectors[: len(self._keys)]

@@ -17,7 +17,7 @@ from pipeline.engines.device import native_bf16
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
 
-NONE, SERVED = "none", "openai:"
+OFF, SERVED = "off", "openai:"
 _DEFAULT = "all-MiniLM-L6-v2"
 _TOKENISED = 2048  # texts tokenised at a time
 _BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
@@ -27,7 +27,7 @@ _BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: m
 class EncoderSettings:
     """Which encoder, and how it computes.
 
-    `model` is "" (all-MiniLM-L6-v2), "none", "openai:NAME" (a server's model, at `base_url`, with the key in
+    `model` is "" (all-MiniLM-L6-v2), "off", "openai:NAME" (a server's model, at `base_url`, with the key in
     environment variable `api_key_env`), or a directory or hub id of a sentence-transformers model, which runs
     on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto).
     """
@@ -58,7 +58,7 @@ class Encoder(Protocol):
 
 def encoder_for(settings: EncoderSettings) -> Encoder:
     """The encoder that the settings ask for; a model is loaded when it is first used."""
-    if settings.model == NONE:
+    if settings.model == OFF:
         return NoEncoder()
     if settings.model.startswith(SERVED):
         from pipeline.dedup.endpoint import EndpointEncoder
@@ -71,7 +71,7 @@ def encoder_for(settings: EncoderSettings) -> Encoder:
 class NoEncoder:
     """Covers no language, so that nothing is compared by meaning."""
 
-    name = NONE
+    name = "no model"
 
     def covers(self, language: str) -> bool:
         """It never does."""
