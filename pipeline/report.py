@@ -103,6 +103,7 @@ def write_report(folder: Path) -> Path:
     if not (folder / "run.json").is_file():
         raise PipelineError(folder, "this is no run directory (no run.json)", "Name one under runs/.")
     kept, dropped = (StoredRows(folder / f"{name}.jsonl") for name in ("kept", "dropped"))
+    spread = folder / "diversity.json"
     counts = Counter((r["unit"], r["stage"], r["reason"]) for r in dropped)
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     text = page.render(
@@ -113,7 +114,7 @@ def write_report(folder: Path) -> Path:
         kept=list(itertools.islice(kept, SHOWN)),
         num_kept=len(kept),
         config=read_text(folder / "config.yaml"),
-        diversity=json.loads(read_text(spread)) if (spread := folder / "diversity.json").is_file() else {},
+        diversity=json.loads(read_text(spread)) if spread.is_file() else {},
     )
     RunDir(folder).write("report.html", text)
     return folder / "report.html"

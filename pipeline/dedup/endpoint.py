@@ -61,8 +61,11 @@ class EndpointEncoder:
     def _connect(self) -> None:
         if self._client is not None:
             return
-        import openai
-
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            problem = f"package {error.name} is not installed"
+            raise PipelineError("--embedding-model", problem, "Run: pip install openai") from None
         needed = self._base_url == OPENAI_URL
         key = key_in(self._key_name, needed=needed, option="--embedding-api-key-env")
         self._clean = Cleaner(key)
