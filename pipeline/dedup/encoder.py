@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +30,8 @@ class EncoderSettings:
 
     `model` is "" (all-MiniLM-L6-v2), "off", "openai:NAME" (a server's model, at `base_url`, with the key in
     environment variable `api_key_env`), or a directory or hub id of a sentence-transformers model, which runs
-    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto).
+    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto). `cache` is a file
+    that keeps what a server answered ("": none).
     """
 
     model: str = ""
@@ -37,6 +39,7 @@ class EncoderSettings:
     api_key_env: str = "OPENAI_API_KEY"
     device: str = "cpu"
     precision: str = "auto"
+    cache: str = ""
 
 
 class Encoder(Protocol):
@@ -62,9 +65,11 @@ def encoder_for(settings: EncoderSettings) -> Encoder:
         return NoEncoder()
     if settings.model.startswith(SERVED):
         from pipeline.dedup.endpoint import EndpointEncoder
+        from pipeline.dedup.vector_cache import CachedEncoder
 
         name = settings.model.removeprefix(SERVED)
-        return EndpointEncoder(name, settings.base_url, settings.api_key_env)
+        served = EndpointEncoder(name, settings.base_url, settings.api_key_env)
+        return CachedEncoder(served, Path(settings.cache)) if settings.cache else served
     return SentenceEncoder(settings)
 
 

@@ -111,6 +111,7 @@ def encoder(options: Options) -> Encoder:
         options.embedding_api_key_env,
         options.embedding_device,
         options.embedding_precision,
+        "" if options.cache == "off" else str(Path(options.cache_file).with_name("vectors.sqlite")),
     )
     return encoder_for(settings)
 
