@@ -7,16 +7,13 @@ texts as they come (`nearest` and `insert`, or `add` for a batch); `filter_vecto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.dedup.cosine import greedy
 from pipeline.dedup.encoder import Encoder, SentenceEncoder
+from pipeline.dedup.verdicts import Neighbour, Verdicts
 from pipeline.errors import PipelineError
-
-if TYPE_CHECKING:
-    from pipeline.dedup.rouge import Neighbour, Verdicts
 
 SEARCHES = ("exact", "faiss")
 
@@ -54,8 +51,6 @@ class EmbeddingIndex:
 
         The verdicts' neighbours (N,) number the admitted texts in order of admission.
         """
-        from pipeline.dedup.rouge import Verdicts
-
         vectors, before = self.encode(texts), len(self)
         neighbours, scores = greedy(vectors, self.threshold, self.vectors if before else None)
         kept = neighbours < 0
@@ -101,8 +96,6 @@ class EmbeddingIndex:
         self._texts.append(text)
 
     def _neighbour(self, number: int, score: float) -> Neighbour:
-        from pipeline.dedup.rouge import Neighbour
-
         return Neighbour(self._keys[number], self._texts[number], score)
 
 
@@ -116,8 +109,6 @@ def filter_vectors(
     rows of `against` are numbered from 0, those of `vectors` from M. `search` is "exact", or "faiss", which
     misses some neighbours (see `approximate.recall`). Raises PipelineError.
     """
-    from pipeline.dedup.rouge import Verdicts
-
     if search not in SEARCHES:
         problem = f"got '{search}', expected one of {', '.join(SEARCHES)}"
         raise PipelineError("search", problem, "Choose one of them.")
