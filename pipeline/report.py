@@ -47,12 +47,14 @@ svg { max-width: 30rem; font-size: 10px } rect { fill: #4a7 }
 {% if found.left_out %}
 <p>Left out: {{ found.left_out }}.</p>
 {% else %}
-<p>{{ found.num_examples }} examples have {{ found.num_texts }} different tasks, compared by the cosine of their
-instructions' embeddings ({{ found.model }}{% if found.num_compared < found.num_texts %}, {{ found.num_compared }}
-of them, drawn at random{% endif %}).</p>
-<p>Seeds: {{ found.seeds_covered }} of {{ found.seeds | length }} are the nearest seed of a task; the tasks spread as
-widely as {{ found.even_seeds }} seeds with equal shares would. Most have:
-{% for key, count in found.seeds[:5] if count %}{{ key }} ({{ count }}){{ ", " if not loop.last }}{% endfor %}.</p>
+<p>{{ found.num_examples }} examples have {{ found.num_texts }} different tasks, compared by the cosine of
+their instructions' embeddings ({{ found.model }}
+{%- if found.num_compared < found.num_texts %}, {{ found.num_compared }} drawn at random{% endif %}).</p>
+<p>Seeds: {{ found.seeds_covered }} of {{ found.seeds | length }} are the nearest seed of a task; the tasks
+spread as widely as over {{ found.even_seeds }} seeds with equal shares. Most have:
+{% for key, count in found.seeds[:5] if count %}
+{{ key }} ({{ count }}){{ ", " if not loop.last }}
+{%- endfor %}.</p>
 {% if found.histogram | sum %}
 <p>Cosine of each task to its nearest other one, mean {{ "%.2f" | format(found.mean_nearest) }}:</p>
 <svg viewBox="0 0 420 130" role="img" aria-label="Histogram of cosines to the nearest other task">

@@ -64,8 +64,8 @@ def test_clusters_come_by_size_with_their_most_central_text() -> None:
     around_x = [[0.96, -0.28, 0], [0.96, 0, 0.28], [0.96, 0, -0.28], [1, 0, 0]]
     around_y = [[0, 0.96, 0.28], [0, 1, 0], [0, 0.96, -0.28]]
     vectors = np.array(around_y + around_x, dtype=np.float32)
-    # the mean around y lies along y, which is the second text. That around x is (0.97, -0.07, 0): its product with
-    # (1, 0, 0) is 0.97, with (0.96, -0.28, 0) 0.951, with the others 0.931
+    # the mean around y lies along y, which is the second text. That around x is (0.97, -0.07, 0): its product
+    # with (1, 0, 0) is 0.97, with (0.96, -0.28, 0) 0.951, with the others 0.931
     assert cluster(vectors) == [(4, 6), (3, 1)]
     assert cluster(vectors[:1]) == [(1, 0)] and cluster(vectors[:0]) == []
 
@@ -88,7 +88,12 @@ def test_all_numbers_together() -> None:
 
 def test_no_text_and_one_text_are_no_trouble() -> None:
     nothing = measure([], [], VECTORS[:0], ["s1"], SEEDS[:1])
-    assert (nothing.seeds_covered, nothing.even_seeds, sum(nothing.histogram), nothing.clusters) == (0, 0, 0, ())
+    assert (nothing.seeds_covered, nothing.even_seeds, sum(nothing.histogram), nothing.clusters) == (
+        0,
+        0,
+        0,
+        (),
+    )
     one = measure(KEYS[:1], TEXTS[:1], VECTORS[:1], ["s1"], SEEDS[:1])
     assert one.clusters == (Cluster(1, "zh-1", "一首诗"),) and sum(one.histogram) == 0
 
@@ -128,7 +133,10 @@ def test_a_run_is_measured_by_language_and_chinese_is_left_out_by_the_default_mo
 
 
 def test_what_was_switched_off_is_left_out_with_the_reason() -> None:
-    pools = [pool("en", EmbeddingIndex(1, SentenceEncoder()), 1.0), pool("zh", EmbeddingIndex(0.9, NoEncoder()))]
+    pools = [
+        pool("en", EmbeddingIndex(1, SentenceEncoder()), 1.0),
+        pool("zh", EmbeddingIndex(0.9, NoEncoder())),
+    ]
     found = diversity(pools, [])
     assert "--embedding-threshold 1" in found["en"]["left_out"]
     assert "--embedding-model off" in found["zh"]["left_out"]

@@ -80,7 +80,7 @@ def test_every_vector_survives_the_growth_of_the_buffer() -> None:
 def test_a_batch_is_decided_in_order_against_the_pool_and_against_itself() -> None:
     index = EmbeddingIndex(0.9, Angles())  # cos 25 = 0.906 > 0.9 > 0.891 = cos 27
     assert index.add(["a", "b"], ["0", "90"]).kept.all()
-    # 25 falls to 0; 45 stays; 63 falls to 45 (90 is 27 away); 66 is 21 from 45 and 24 from 90, which came first
+    # 25 falls to 0; 45 stays; 63 falls to 45 (90 is 27 away); 66 is 21 from 45 and 24 from 90, which is older
     verdicts = index.add(["c", "d", "e", "f", "g"], ["25", "45", "63", "66", "91"])
     assert verdicts.neighbours.tolist() == [0, -1, 2, 1, 1]
     assert index.keys == ["a", "b", "d"] and index.texts == ["0", "90", "45"]

@@ -22,7 +22,9 @@ has_model = pytest.mark.skipif(
     importlib.util.find_spec(SENTENCE_WHEEL[0]) is None,
     reason=f"the wheel {SENTENCE_WHEEL[1]} is not installed",
 )
-WORDS = "write explain a short poem about the old bridge and its builders in simple words 请 写 一首 诗".split()
+WORDS = (
+    "write explain a short poem about the old bridge and its builders in simple words 请 写 一首 诗".split()
+)
 
 
 def sentences(count: int) -> list[str]:
@@ -35,7 +37,9 @@ def sentences(count: int) -> list[str]:
 
 
 def test_the_settings_choose_the_encoder() -> None:
-    kinds = {model: type(encoder_for(EncoderSettings(model, "http://h/v1"))).__name__ for model in ("", "off")}
+    kinds = {
+        model: type(encoder_for(EncoderSettings(model, "http://h/v1"))).__name__ for model in ("", "off")
+    }
     assert kinds == {"": "SentenceEncoder", "off": "NoEncoder"}
     served = encoder_for(EncoderSettings("openai:smol", "http://h/v1"))
     assert (type(served).__name__, served.name) == ("EndpointEncoder", "smol")

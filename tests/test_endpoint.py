@@ -70,7 +70,10 @@ def test_a_passing_fault_is_asked_again(fault: str) -> None:
 
 
 def test_a_fault_that_stays_is_one_line() -> None:
-    with FaultServer(share=1.0, faults=["500"], max_faults=99) as server, pytest.raises(PipelineError) as said:
+    with (
+        FaultServer(share=1.0, faults=["500"], max_faults=99) as server,
+        pytest.raises(PipelineError) as said,
+    ):
         asking(server, max_retries=1).encode(TEXTS)
     assert "no vectors (500: Try again). Check the server" in str(said.value) and len(server.asked) == 2
 
@@ -141,7 +144,9 @@ def test_rows_without_an_index_count_by_their_place() -> None:
         assert asking(server).encode(["a", "b"]) == pytest.approx(np.array([[0.6, 0.8], [0.0, 1.0]]))
 
 
-def test_vectors_that_change_their_length_between_batches_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_that_change_their_length_between_batches_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(endpoint, "_BATCH", 1)
 
     def answer(path: str, body: Any) -> web.Response:

@@ -1,7 +1,7 @@
 """Search for near vectors through FAISS's HNSW graph, for pools beyond exact search (a million and more).
 
-A graph finds most neighbours, not all: what it proposes is decided exactly, so nothing is dropped wrongly, but
-some near duplicates stay. `recall` says how many, on a sample. FAISS is an extra: pip install .[faiss]
+A graph finds most neighbours, not all: what it proposes is decided exactly, so nothing is dropped wrongly,
+but some near duplicates stay. `recall` says how many, on a sample. FAISS is an extra: pip install .[faiss]
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Graph:
             self._index.add(self._rows[numbers])
 
     def matches(self, numbers: np.ndarray, threshold: float) -> Pairs:
-        """The first of the nearest admitted texts that each row (K,) is too like, or -1, and its cosine, or 0."""
+        """As `Exact.matches`, among the eight nearest that the graph finds."""
         found, scores = np.full(len(numbers), -1), np.zeros(len(numbers))
         if not self._index.ntotal:
             return found, scores

@@ -1,9 +1,9 @@
 """Greedy dedup of unit vectors, exactly: a text is admitted iff its cosine to every admitted one is small.
 
-Blocks of texts are multiplied with blocks of admitted ones, so memory is that of one block product and no N x N
-matrix ever exists. A product only proposes pairs. It may be wrong by rounding, by at most `slack`; every pair
-above `threshold - slack` is computed again in float64 and decided there, so decisions depend neither on the
-block size nor on the precision of the products:
+Blocks of texts are multiplied with blocks of admitted ones, so memory is that of one block product and no
+N x N matrix ever exists. A product only proposes pairs. It may be wrong by rounding, by at most `slack`;
+every pair above `threshold - slack` is computed again in float64 and decided there, so decisions depend neither on
+the block size nor on the precision of the products:
 
     cosine = the float64 sum of the float32 vectors' products (each is exact in float64), rounded to float32
 
@@ -13,6 +13,7 @@ It is compared with the threshold rounded to float32, the precision that vectors
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,8 +64,8 @@ class Products:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._bf16 = len(rows) >= _LARGE and native_bf16()
-        # For unit vectors a and b, |fl(a.b) - a.b| <= D u |a||b|, with u of float32; twice that leaves room for
-        # vectors that are of unit length to within rounding only, and for rounding cosine and threshold.
+        # For unit vectors a and b, |fl(a.b) - a.b| <= D u |a||b|, with u of float32; twice that leaves room
+        # for vectors that are of unit length to within rounding, and for rounding cosine and threshold.
         self.slack = 2 * (rows.vectors.shape[1] + 4) * _UNIT32
         if self._bf16:  # rounding a, b, the sum and the bound to bf16: (1 + u)^4 - 1, with u of bf16
             self.slack += 4.1 * _UNIT16
@@ -78,7 +79,7 @@ class Products:
         return torch.from_numpy(self._rows[numbers]).bfloat16()
 
     def pairs(self, left: Any, right: Any, threshold: float) -> Pairs:
-        """Places (i, j), ascending, with every pair of rows (I, D) and (J, D) whose cosine is above `threshold`.
+        """Places (i, j), ascending, with all pairs of rows (I, D), (J, D) whose cosine is above `threshold`.
 
         A few more are among them, with cosines just below it.
         """
@@ -135,8 +136,8 @@ def greedy(
 ) -> Pairs:
     """Decide `vectors` (N, D) in order; `against` (M, D) are admitted before them without being asked.
 
-    Returns for each text the number of the first admitted one that it is too like (see `Rows`; -1: none, it is
-    admitted) and its cosine (0), both (N,). A text that is not admitted is compared with nothing.
+    Returns for each text the number (see `Rows`) of the first admitted one that it is too like, or -1, and
+    its cosine, or 0, both (N,). A text that is not admitted is compared with nothing.
     """
     rows = Rows(vectors, against)
     neighbours, scores = np.full(len(vectors), -1), np.zeros(len(vectors))
@@ -162,8 +163,8 @@ def first_above(
     """Of each row of `left`, its first pair that really is above the threshold.
 
     `pairs` are places (i, j) in `left` and `right`, ascending. Returns places in `left` (K,), the numbers of
-    their neighbours (K,) and the cosines (K,). A row's first pair mostly decides it, so these are looked at first
-    and the others only where they must be.
+    their neighbours (K,) and the cosines (K,). A row's first pair mostly decides it, so these are looked at
+    first and the others only where they must be.
     """
     i, j = pairs
     is_first = np.diff(i, prepend=-1) > 0
@@ -186,8 +187,8 @@ def _among(rows: Rows, products: Products, numbers: np.ndarray, threshold: float
     mine = products.take(numbers)
     i, j = products.pairs(mine, mine, threshold)
     i, j = i[j < i], j[j < i]
-    starts = np.flatnonzero(np.diff(i, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(i)), strict=True):
+    edges = np.append(np.flatnonzero(np.diff(i, prepend=-1)), len(i))
+    for start, end in pairwise(edges.tolist()):
         earlier = j[start:end][found[j[start:end]] < 0]  # those that were admitted
         cosines = rows.cosines(np.full(len(earlier), numbers[i[start]]), numbers[earlier])
         above = np.flatnonzero(cosines > np.float32(threshold))

@@ -1,7 +1,7 @@
 """How diverse texts are, from their unit vectors: coverage of the seeds, nearest neighbours, clusters.
 
-Everything is counted exactly and comes out the same each time; k-means runs in one thread, for threads would add
-up in any order.
+Everything is counted exactly and comes out the same each time; k-means runs in one thread, for threads would
+add up in any order.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Cluster:
 class Diversity:
     """What `measure` finds.
 
-    `seeds` holds (key, texts nearest to it) of every seed, most first. `even_seeds` is the number of seeds over
-    which the texts would spread as widely if all had the same share (the exponential of the entropy).
-    `histogram` counts texts by the cosine to their nearest other text, in bins of equal width from 0 to 1; what
-    is below 0 counts as 0. `mean_nearest` is the mean of these cosines.
+    `seeds` holds (key, texts nearest to it) of every seed, most first. `even_seeds` is the number of seeds
+    over which the texts would spread as widely if all had the same share (the exponential of the entropy).
+    `histogram` counts texts by the cosine to their nearest other text, in bins of equal width from 0 to 1;
+    what is below 0 counts as 0. `mean_nearest` is the mean of these cosines.
     """
 
     num_texts: int
@@ -104,7 +104,7 @@ def nearest_cosines(vectors: np.ndarray) -> np.ndarray:
 
 
 def even(counts: np.ndarray) -> float:
-    """The number of equal shares that are spread as widely as `counts` (S,): exp of the entropy; 0 of nothing."""
+    """How many equal shares are spread as widely as `counts` (S,): exp of the entropy; 0 of nothing."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 

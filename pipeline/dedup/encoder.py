@@ -30,8 +30,8 @@ class EncoderSettings:
 
     `model` is "" (all-MiniLM-L6-v2), "off", "openai:NAME" (a server's model, at `base_url`, with the key in
     environment variable `api_key_env`), or a directory or hub id of a sentence-transformers model, which runs
-    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto). `cache` is a file
-    that keeps what a server answered ("": none).
+    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto). `cache` is a
+    file that keeps what a server answered ("": none).
     """
 
     model: str = ""
@@ -91,7 +91,7 @@ class NoEncoder:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, with the tokeniser, prompt, pooling and normalisation that it comes with.
+    """A sentence-transformers model, with the tokeniser, prompt, pooling and scaling that it comes with.
 
     Texts go through it in batches of near-equal lengths. Padding is masked, so who shares a text's batch
     changes its vector by rounding only: about 1e-7 in fp32, 1e-3 in bf16. The same call gives the same bytes

@@ -25,13 +25,13 @@ _TIMEOUT = 120.0  # s, of each attempt
 class EndpointEncoder:
     """A server's model `name`.
 
-    A run repeats byte by byte only where the server repeats its digits. Texts are sent as they are, but an empty
-    one as a space, which servers take.
+    Texts are sent as they are, but an empty one as a space, which servers take. The digits for one text may
+    differ from call to call; `vector_cache` keeps the first ones.
     """
 
     def __init__(self, name: str, base_url: str, api_key_env: str, max_retries: int = 8) -> None:
         if not name:
-            raise PipelineError("--embedding-model", "got 'openai:' without a name", "Name a model behind it.")
+            raise PipelineError("--embedding-model", "got 'openai:' without a name", "Add the name.")
         self.name, self._key_name, self._max_retries = name, api_key_env, max_retries
         self._base_url = base_url or os.environ.get("OPENAI_BASE_URL", "") or OPENAI_URL
         self._where = f"embeddings at {host_of(self._base_url, '--embedding-base-url')}"

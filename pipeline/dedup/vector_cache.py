@@ -1,7 +1,7 @@
 """Vectors that a server was asked for once, in one SQLite file that all runs and processes share.
 
-A resumed run takes the vectors of what it replays from here: nothing is asked twice, and a server that does not
-repeat its digits does not change the run.
+A resumed run takes the vectors of what it replays from here: nothing is asked twice, and a server that does
+not repeat its digits does not change the run.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     .venv/bin/python tests/bench/embedding.py instructions.txt --texts 2000
     .venv/bin/python tests/bench/embedding.py instructions.txt --texts 0 --search faiss
 
-The file holds one text a line; `--texts` of them are drawn with the seed (0: all, in their order). Both encoders
-load the same model, take the same texts and are warmed up on the same 64; SentenceTransformer runs as it comes
-(fp32, batches of 32). `--default-texts` limits what it gets, as it is the slow one; then the ratio is one of
-texts per second, and no time is extrapolated.
+The file holds one text a line; `--texts` of them are drawn with the seed (0: all, in their order). Both
+encoders load the same model, take the same texts and are warmed up on the same 64; SentenceTransformer runs
+as it comes (fp32, batches of 32). `--default-texts` limits what it gets, as it is the slow one; then the ratio
+is one of texts per second, and no time is extrapolated.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def rate(count: int, seconds: float) -> str:
 
 def parsed() -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", help="one text a line")
     for name, default, text in (
         ("texts", 2000, "drawn from the file; 0: all of it"),
