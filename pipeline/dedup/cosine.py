@@ -2,8 +2,8 @@
 
 Blocks of texts are multiplied with blocks of admitted ones, so memory is that of one block product and no
 N x N matrix ever exists. A product only proposes pairs. It may be wrong by rounding, by at most `slack`;
-every pair above `threshold - slack` is computed again in float64 and decided there, so decisions depend neither on
-the block size nor on the precision of the products:
+every pair above `threshold - slack` is computed again in float64 and decided there, so decisions depend
+neither on the block size nor on the precision of the products:
 
     cosine = the float64 sum of the float32 vectors' products (each is exact in float64), rounded to float32
 

@@ -106,8 +106,8 @@ def filter_vectors(
 
     A text is kept iff its cosine with every kept earlier text, and with every row of `against` (M, D), is at
     most `threshold`; a dropped text is compared with nothing. Neighbours (N,) are the first text that
-    decides: the rows of `against` are numbered from 0, those of `vectors` from M. `search` is "exact", or "faiss",
-    which misses some neighbours (see `approximate.recall`). Raises PipelineError.
+    decides: the rows of `against` are numbered from 0, those of `vectors` from M. `search` is "exact",
+    or "faiss", which misses some neighbours (see `approximate.recall`). Raises PipelineError.
     """
     if search not in SEARCHES:
         problem = f"got '{search}', expected one of {', '.join(SEARCHES)}"

@@ -5,8 +5,8 @@
 
 The file holds one text a line; `--texts` of them are drawn with the seed (0: all, in their order). Both
 encoders load the same model, take the same texts and are warmed up on the same 64; SentenceTransformer runs
-as it comes (fp32, batches of 32). `--default-texts` limits what it gets, as it is the slow one; then the ratio
-is one of texts per second, and no time is extrapolated.
+as it comes (fp32, batches of 32). `--default-texts` limits what it gets, as it is the slow one; then the
+ratio is one of texts per second, and no time is extrapolated.
 """
 
 from __future__ import annotations
