@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scripted
+from fault_server import FaultServer
 
 from pipeline.dedup import vector_cache
 from pipeline.dedup.encoder import NoEncoder
@@ -59,3 +62,19 @@ def test_a_file_of_something_else_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "v").write_text("not a database, and long enough to be seen as none" * 10)
     with pytest.raises(PipelineError, match="the cache of vectors cannot be used .file is not a database"):
         CachedEncoder(Counting(), tmp_path / "v").encode(["a"])
+
+
+def test_a_run_that_was_stopped_asks_for_no_vector_twice_and_ends_the_same(call: Any, tmp_path: Path) -> None:
+    with FaultServer() as server:
+        options = ("--embedding-threshold", 0.9999, "--embedding-model", "openai:smol")
+        args = (*scripted.ARGS, *options, "--embedding-base-url", server.url, "--batch-size", 4)
+        whole = call(*args, "--run", "whole", "--num-examples", 12, "--cache", "off")
+        assert whole.code == 0 and not (tmp_path / "runs").exists()
+        server.asked.clear()
+        assert call(*args, "--run", "r", "--num-examples", 12, "--max-requests", 20).code == 3
+        before = len(server.asked)
+        assert call("--resume", "--run", "r", "--max-requests", 0).code == 0
+    assert (tmp_path / "runs" / "vectors.sqlite").is_file() and before < len(server.asked)
+    texts = [text for asked in server.asked for text in asked.body["input"] if text != "Hello."]
+    assert len(texts) == len(set(texts)) > 194  # the seeds and some proposals
+    assert scripted.result(tmp_path / "r") == scripted.result(tmp_path / "whole")
