@@ -30,6 +30,7 @@ td.n { text-align: right } article { border-left: 4px solid #4a7; margin: 1rem 0
 article.dropped { border-color: #c64 }
 pre { white-space: pre-wrap; margin: .2rem 0; font: inherit; color: #444 }
 small { color: #777 }
+svg { max-width: 30rem; font-size: 10px } rect { fill: #4a7 }
 </style></head><body>
 <h1>{{ name }}</h1>
 <p>{{ num_kept }} examples kept, {{ reasons | sum(attribute=1) }} records of drops;
@@ -41,6 +42,37 @@ small { color: #777 }
 <tr><td>{{ unit }}</td><td>{{ stage }}</td><td>{{ reason }}</td><td class="n">{{ count }}</td></tr>
 {% endfor %}
 </table>
+{% for language, found in diversity.items() %}
+<h2>Diversity: {{ language }}</h2>
+{% if found.left_out %}
+<p>Left out: {{ found.left_out }}.</p>
+{% else %}
+<p>{{ found.num_examples }} examples have {{ found.num_texts }} different tasks, compared by the cosine of
+their instructions' embeddings ({{ found.model }}
+{%- if found.num_compared < found.num_texts %}, {{ found.num_compared }} drawn at random{% endif %}).</p>
+<p>Seeds: {{ found.seeds_covered }} of {{ found.seeds | length }} are the nearest seed of a task; the tasks
+spread as widely as over {{ found.even_seeds }} seeds with equal shares. Most have:
+{% for key, count in found.seeds[:5] if count %}
+{{ key }} ({{ count }}){{ ", " if not loop.last }}
+{%- endfor %}.</p>
+{% if found.histogram | sum %}
+<p>Cosine of each task to its nearest other one, mean {{ "%.2f" | format(found.mean_nearest) }}:</p>
+<svg viewBox="0 0 420 130" role="img" aria-label="Histogram of cosines to the nearest other task">
+{% for count in found.histogram %}
+{% set height = 100 * count / found.histogram | max %}
+<rect x="{{ 10 + 20 * loop.index0 }}" y="{{ "%.1f" | format(110 - height) }}" width="18"
+ height="{{ "%.1f" | format(height) }}"><title>{{ count }}</title></rect>
+{% endfor %}
+{% for tenth in range(0, 11, 2) %}<text x="{{ 4 + 40 * tenth }}" y="124">{{ tenth / 10 }}</text>{% endfor %}
+</svg>
+{% endif %}
+<table><tr><th>tasks</th><th>most central of the cluster</th></tr>
+{% for cluster in found.clusters %}
+<tr><td class="n">{{ cluster.size }}</td><td>{{ cluster.text }}</td></tr>
+{% endfor %}
+</table>
+{% endif %}
+{% endfor %}
 <h2>Examples</h2>
 {% for row in kept %}
 <article><b>{{ row.instruction }}</b>{% if row.input %}<pre>{{ row.input }}</pre>{% endif %}
@@ -73,6 +105,7 @@ def write_report(folder: Path) -> Path:
     if not (folder / "run.json").is_file():
         raise PipelineError(folder, "this is no run directory (no run.json)", "Name one under runs/.")
     kept, dropped = (StoredRows(folder / f"{name}.jsonl") for name in ("kept", "dropped"))
+    spread = folder / "diversity.json"
     counts = Counter((r["unit"], r["stage"], r["reason"]) for r in dropped)
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     text = page.render(
@@ -83,6 +116,7 @@ def write_report(folder: Path) -> Path:
         kept=list(itertools.islice(kept, SHOWN)),
         num_kept=len(kept),
         config=read_text(folder / "config.yaml"),
+        diversity=json.loads(read_text(spread)) if spread.is_file() else {},
     )
     RunDir(folder).write("report.html", text)
     return folder / "report.html"

@@ -27,7 +27,7 @@ from pipeline.records import read_text
 # DONE first: a directory that is being cleared must not pass for a finished run.
 _OURS = tuple(
     "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
-    " report.html batches snapshot.npz".split()
+    " report.html diversity.json batches snapshot.npz".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy")
 

@@ -25,7 +25,7 @@ from aiohttp import web
 
 FAULTS = ("429-retry-after", "429", "500", "503", "hang", "cut", "truncated", "empty-choices", "wrong-types")
 ANSWER_FAULTS = ("content_filter", "length")  # these change the answer: never among the faults unless named
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT, TEXT, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _WORDS = (
     "river stone seven amber lantern walks quietly toward morning 长江 学习 because nobody counts it".split()
 )
@@ -57,6 +57,11 @@ def words(body: Body) -> tuple[str, str]:
     """Twelve words that depend on the request."""
     key = digest(body)
     return " ".join(_WORDS[int(chance(key, i) * len(_WORDS))] for i in range(12)) + ".", "stop"
+
+
+def vector(text: str) -> list[float]:
+    """How often characters of each of eight kinds occur in a text, none of them never."""
+    return [1.0 + sum(ord(character) % 8 == kind for character in text) for kind in range(8)]
 
 
 def tokens(text: str) -> list[str]:
@@ -119,6 +124,7 @@ class FaultServer:
         app.router.add_get("/count", self._count)
         app.router.add_post(CHAT, self._post)
         app.router.add_post(TEXT, self._post)
+        app.router.add_post(EMBEDDINGS, self._post)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port)
@@ -218,6 +224,8 @@ class FaultServer:
     # ---- answers ----
 
     def _answer(self, body: Body, fault: str = "") -> Body:
+        if "input" in body:
+            return self._embedded(body)
         if body.get("echo"):
             return self._scored(body)
         text, reason = self.answer(body)
@@ -227,6 +235,15 @@ class FaultServer:
             {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
         )
         return self._completion([{"index": 0, **message, "finish_reason": reason}], _prompt(body), text)
+
+    @staticmethod
+    def _embedded(body: Body) -> Body:
+        """A vector for each text, not of unit length, the last text first."""
+        rows = [
+            {"object": "embedding", "index": number, "embedding": vector(text)}
+            for number, text in enumerate(body["input"])
+        ]
+        return {"object": "list", "model": body["model"], "data": rows[::-1], "usage": {}}
 
     def _scored(self, body: Body) -> Body:
         """What vLLM gives for echo, logprobs and one new token."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from pipeline.dedup.embedding import EmbeddingIndex
+from pipeline.dedup.embedding import EmbeddingIndex, filter_vectors
+from pipeline.dedup.encoder import NoEncoder
 from pipeline.engines.models import SENTENCE_WHEEL
 from pipeline.errors import PipelineError
 
@@ -20,6 +21,17 @@ has_model = pytest.mark.skipif(
 
 def unit(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32)
+
+
+class Angles(NoEncoder):
+    """Reads a text as an angle in degrees: its vector lies at that angle in the plane."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        angles = np.radians([float(text) for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+# ---- one by one ----
 
 
 def test_an_empty_index_has_no_nearest() -> None:
@@ -62,30 +74,71 @@ def test_every_vector_survives_the_growth_of_the_buffer() -> None:
         assert nearest is not None and nearest.key == str(number)
 
 
-def test_chinese_is_covered_only_by_a_named_model() -> None:
-    assert EmbeddingIndex(0.9).covers("en") and not EmbeddingIndex(0.9).covers("zh")
-    named = EmbeddingIndex(0.9, "owner/multilingual")
-    assert named.covers("en") and named.covers("zh")
+# ---- in batches ----
 
 
-def test_a_model_that_is_not_there_is_a_one_line_error(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="no such directory and not a hub id"):
-        EmbeddingIndex(0.9, str(tmp_path / "gone")).encode(["a"])
+def test_a_batch_is_decided_in_order_against_the_pool_and_against_itself() -> None:
+    index = EmbeddingIndex(0.9, Angles())  # cos 25 = 0.906 > 0.9 > 0.891 = cos 27
+    assert index.add(["a", "b"], ["0", "90"]).kept.all()
+    # 25 falls to 0; 45 stays; 63 falls to 45 (90 is 27 away); 66 is 21 from 45 and 24 from 90, which is older
+    verdicts = index.add(["c", "d", "e", "f", "g"], ["25", "45", "63", "66", "91"])
+    assert verdicts.neighbours.tolist() == [0, -1, 2, 1, 1]
+    assert index.keys == ["a", "b", "d"] and index.texts == ["0", "90", "45"]
+    found = [index.neighbour(verdicts, i) for i in range(5)]
+    assert [neighbour and neighbour.key for neighbour in found] == ["a", None, "d", "b", "b"]
+    assert verdicts.scores == pytest.approx(np.cos(np.radians([25, 90, 18, 24, 1])) * [1, 0, 1, 1, 1])
+
+
+def test_batches_of_any_size_decide_as_one() -> None:
+    angles = [str(a * 37 % 360) for a in range(200)]
+    whole, pieces = EmbeddingIndex(0.98, Angles()), EmbeddingIndex(0.98, Angles())
+    whole.add(angles, angles)
+    for begin in range(0, 200, 7):
+        pieces.add(angles[begin : begin + 7], angles[begin : begin + 7])
+    assert whole.keys == pieces.keys and 10 < len(whole) < 40
+    assert np.array_equal(whole.vectors, pieces.vectors)
+
+
+def test_an_index_that_was_restored_goes_on_as_before() -> None:
+    angles = [str(a * 37 % 360) for a in range(100)]
+    straight, halves = EmbeddingIndex(0.98, Angles()), EmbeddingIndex(0.98, Angles())
+    straight.add(angles, angles)
+    halves.add(angles[:40], angles[:40])
+    restored = EmbeddingIndex(0.98, Angles())
+    restored.restore(list(halves.keys), list(halves.texts), halves.vectors.copy())
+    restored.add(angles[40:], angles[40:])
+    assert restored.keys == straight.keys and np.array_equal(restored.vectors, straight.vectors)
+
+
+def test_an_empty_batch_is_no_trouble() -> None:
+    assert EmbeddingIndex(0.9, Angles()).add([], []).kept.tolist() == []
+
+
+# ---- a corpus ----
+
+
+def test_a_corpus_names_the_first_kept_text_that_decides() -> None:
+    vectors = Angles().encode(["0", "10", "20", "30", "0"])
+    # at 0.95 (18.2 degrees): 10 falls to 0; 20 stays, for the 10 that is nearer was dropped; 30 falls to 20
+    verdicts = filter_vectors(vectors, 0.95)
+    assert verdicts.neighbours.tolist() == [-1, 0, -1, 2, 0]
+    assert verdicts.kept.tolist() == [True, False, True, False, False]
+    # against 25 and 5: their numbers come first, so those of the corpus begin at 2
+    verdicts = filter_vectors(vectors, 0.95, Angles().encode(["25", "-15"]))
+    assert verdicts.neighbours.tolist() == [1, 0, 0, 0, 1]
+
+
+def test_an_unknown_search_is_refused() -> None:
+    with pytest.raises(PipelineError, match="got 'annoy', expected one of exact, faiss"):
+        filter_vectors(unit(1, 0)[None], 0.9, search="annoy")
+
+
+# ---- what the default model can do ----
 
 
 @pytest.fixture(scope="module")
 def index() -> EmbeddingIndex:
     return EmbeddingIndex(0.9)
-
-
-@has_model
-def test_the_model_gives_unit_vectors_in_order(index: EmbeddingIndex) -> None:
-    texts = ["Write a poem.", "Explain gravity.", "Write a poem."]
-    vectors = index.encode(texts)
-    assert vectors.shape == (3, 384) and vectors.dtype == np.float32
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert vectors[0] @ vectors[2] == pytest.approx(1, abs=1e-5)
-    assert index.encode(texts[1:2])[0] == pytest.approx(vectors[1], abs=1e-5)
 
 
 @has_model

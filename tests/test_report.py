@@ -60,3 +60,32 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
         main([str(tmp_path)])
     with pytest.raises(PipelineError, match="no run directory given"):
         main([])
+
+
+def test_the_page_shows_how_diverse_the_examples_are(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    english = {
+        "model": "all-MiniLM-L6-v2",
+        "num_examples": 9,
+        "num_texts": 7,
+        "num_compared": 7,
+        "seeds": [["seed-3", 5], ["seed-1", 2], ["seed-2", 0]],
+        "seeds_covered": 2,
+        "even_seeds": 1.8,
+        "histogram": [0] * 16 + [2, 4, 1, 0],
+        "mean_nearest": 0.873,
+        "clusters": [{"size": 7, "key": "en-1", "text": "Compare <b> and <i>."}],
+    }
+    found = {"en": english, "zh": {"left_out": "the model does not read this language"}}
+    (run / "diversity.json").write_text(json.dumps(found), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "9 examples have 7 different tasks" in page and "drawn at random" not in page
+    assert "2 of 3 are the nearest seed" in page and "seed-3 (5), seed-1 (2)" in page and "seed-2" not in page
+    assert page.count("<rect ") == 20
+    assert 'height="100.0"><title>4</title>' in page and 'height="50.0"><title>2</title>' in page
+    assert "Compare &lt;b&gt; and &lt;i&gt;." in page and "mean 0.87" in page
+    assert "Left out: the model does not read this language." in page
+
+
+def test_a_run_without_the_numbers_has_no_such_section(tmp_path: Path) -> None:
+    assert "Diversity" not in write_report(made_run(tmp_path / "run")).read_text(encoding="utf-8")

@@ -146,8 +146,8 @@ def test_stdout_is_exactly_the_dataset_path_and_the_log_goes_to_stderr(call: Any
     assert "6/6 kept" in logged and "6/6 kept" in ended.err
     assert sorted(tree(run)) == sorted(
         "DONE config.yaml dataset dataset/README.md dataset/alpaca.json dataset/data"
-        " dataset/data/train.jsonl dataset/data/train.parquet dropped.jsonl journal.jsonl kept.jsonl log.txt"
-        " metrics.jsonl report.html run.json".split()
+        " dataset/data/train.jsonl dataset/data/train.parquet diversity.json dropped.jsonl journal.jsonl"
+        " kept.jsonl log.txt metrics.jsonl report.html run.json".split()
     )
 
 

@@ -1,67 +1,79 @@
-"""Near duplicates in meaning.
+"""Near duplicates in meaning: cosines of sentence embeddings, compared exactly.
 
-Cosine similarity of sentence embeddings (all-MiniLM-L6-v2 unless told otherwise).
-
-The default model reads English only; it sees most Chinese characters as unknown and calls different
-sentences equal. Chinese texts are therefore left to ROUGE-L unless a multilingual model is named.
+A text is admitted iff its cosine to every text admitted before is at most the threshold. One index compares
+texts as they come (`nearest` and `insert`, or `add` for a batch); `filter_vectors` decides a whole corpus.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.dedup.verdicts import Neighbour
-from pipeline.engines.models import quiet, sentence_model
+from pipeline.dedup.cosine import greedy
+from pipeline.dedup.encoder import Encoder, SentenceEncoder
+from pipeline.dedup.verdicts import Neighbour, Verdicts
 from pipeline.errors import PipelineError
+
+SEARCHES = ("exact", "faiss")
 
 
 class EmbeddingIndex:
-    """Unit vectors of the admitted texts, compared exactly."""
+    """Unit vectors of the admitted texts; `threshold` is the highest cosine that admits, 1 admits all."""
 
-    def __init__(self, threshold: float, model: str = "") -> None:
-        self.threshold, self.multilingual = threshold, bool(model)
-        self._model_name = model
-        self._encoder: Any = None
+    def __init__(self, threshold: float, encoder: Encoder | None = None) -> None:
+        self.threshold, self.encoder = threshold, encoder or SentenceEncoder()
         self._keys: list[str] = []
         self._texts: list[str] = []
         self._vectors = np.zeros((0, 0), dtype=np.float32)
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def covers(self, language: str) -> bool:
         """Whether the model can be trusted with this language."""
-        return self.multilingual or language == "en"
+        return self.encoder.covers(language)
 
-    def encode(self, texts: list[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, D) in float32."""
-        if self._encoder is None:
-            from sentence_transformers import SentenceTransformer
-
-            quiet()
-            folder = sentence_model(self._model_name)
-            try:
-                self._encoder = SentenceTransformer(folder, device="cpu")
-            except Exception as error:  # of many unrelated types; all mean that the files do not do
-                said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
-                raise PipelineError(
-                    f"model {folder}",
-                    f"cannot be loaded ({type(error).__name__}: {said})",
-                    "Give a sentence-transformers model.",
-                ) from error
-        return self._encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False, batch_size=16)
+        return self.encoder.encode(texts)
 
     def nearest(self, vector: np.ndarray) -> Neighbour | None:
         """The admitted text with the highest cosine to `vector` (D,); None for an empty pool."""
         if not self._keys:
             return None
-        scores = self._vectors[: len(self._keys)] @ vector
+        scores = self.vectors @ vector
         best = int(np.argmax(scores))
-        return Neighbour(self._keys[best], self._texts[best], float(scores[best]))
+        return self._neighbour(best, float(scores[best]))
+
+    def add(self, keys: Sequence[str], texts: Sequence[str]) -> Verdicts:
+        """Admit, in order, each text that is like none admitted before.
+
+        The verdicts' neighbours (N,) number the admitted texts in order of admission.
+        """
+        vectors, before = self.encode(texts), len(self)
+        neighbours, scores = greedy(vectors, self.threshold, self.vectors if before else None)
+        kept = neighbours < 0
+        for i in np.flatnonzero(kept).tolist():
+            self.insert(keys[i], texts[i], vectors[i])
+        ours = neighbours >= before  # numbered among all texts of the batch so far
+        neighbours[ours] = before + (np.cumsum(kept) - 1)[neighbours[ours] - before]
+        return Verdicts(neighbours, scores)
+
+    def neighbour(self, verdicts: Verdicts, i: int) -> Neighbour | None:
+        """The admitted text that the i-th was dropped for; None if it was kept."""
+        number = int(verdicts.neighbours[i])
+        return None if number < 0 else self._neighbour(number, float(verdicts.scores[i]))
 
     @property
     def keys(self) -> list[str]:
         """The keys of the admitted texts, in order."""
         return self._keys
+
+    @property
+    def texts(self) -> list[str]:
+        """The admitted texts, in order."""
+        return self._texts
 
     @property
     def vectors(self) -> np.ndarray:
@@ -82,3 +94,26 @@ class EmbeddingIndex:
         self._vectors[count] = vector
         self._keys.append(key)
         self._texts.append(text)
+
+    def _neighbour(self, number: int, score: float) -> Neighbour:
+        return Neighbour(self._keys[number], self._texts[number], score)
+
+
+def filter_vectors(
+    vectors: np.ndarray, threshold: float, against: np.ndarray | None = None, *, search: str = "exact"
+) -> Verdicts:
+    """Decide a corpus of unit vectors (N, D) in order.
+
+    A text is kept iff its cosine with every kept earlier text, and with every row of `against` (M, D), is at
+    most `threshold`; a dropped text is compared with nothing. Neighbours (N,) are the first text that
+    decides: the rows of `against` are numbered from 0, those of `vectors` from M. `search` is "exact",
+    or "faiss", which misses some neighbours (see `approximate.recall`). Raises PipelineError.
+    """
+    if search not in SEARCHES:
+        problem = f"got '{search}', expected one of {', '.join(SEARCHES)}"
+        raise PipelineError("search", problem, "Choose one of them.")
+    if search == "exact":
+        return Verdicts(*greedy(vectors, threshold, against))
+    from pipeline.dedup.approximate import Graph
+
+    return Verdicts(*greedy(vectors, threshold, against, search=Graph))

@@ -43,13 +43,13 @@ class Connection:
         longest_backoff: float,
     ) -> None:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL", "") or OPENAI_URL
-        self.host, self.limiter = _host(base_url), Limiter(concurrency)
+        self.host, self.limiter = host_of(base_url), Limiter(concurrency)
         self.timeout, self.max_retries = timeout, max_retries
         self.backoff, self.longest_backoff = backoff, longest_backoff
         self.established = False  # an unreachable server is waited for only where it has answered before
         self.dropped: set[str] = set()  # parameters that the server has refused
         self._key_name = api_key_env
-        key = _key(api_key_env, needed=base_url == OPENAI_URL)
+        key = key_in(api_key_env, needed=base_url == OPENAI_URL)
         self.clean = Cleaner(key)
         self._client = _client(base_url, key or "none", timeout)
 
@@ -157,25 +157,25 @@ def _failure(state: RetryCallState) -> Transient:
     return failure
 
 
-def _host(base_url: str) -> str:
+def host_of(base_url: str, option: str = "--base-url") -> str:
     """The host and port of an address. Raises PipelineError if it is none, or could hold a secret."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PipelineError("--base-url", "not an address", "Give one like http://127.0.0.1:8000/v1.")
+        raise PipelineError(option, "not an address", "Give one like http://127.0.0.1:8000/v1.")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise PipelineError(
-            "--base-url",
+            option,
             "user names, passwords and queries do not belong in it",
-            "Put the key into the environment variable that --api-key-env names.",
+            "Put the key into its environment variable.",
         )
     return parts.netloc
 
 
-def _key(name: str, *, needed: bool) -> str:
+def key_in(name: str, *, needed: bool, option: str = "--api-key-env") -> str:
     """The key in environment variable `name`, "" if there is none. Raises PipelineError."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # it may be the key itself: not to be shown
         fix = "Give the name of the variable, never the key."
-        raise PipelineError("--api-key-env", "not the name of an environment variable", fix)
+        raise PipelineError(option, "not the name of an environment variable", fix)
     key, place = os.environ.get(name, "").strip(), f"environment variable {name}"
     if not key and needed:
         raise PipelineError(place, "it is not set, and OpenAI wants a key", "Put the key there.")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_NOTHING_KEPT, EXIT_PAUSED, Stopped, disk_errors
-from pipeline.lines import StoredExamples
+from pipeline.lines import StoredExamples, StoredRows
 from pipeline.progress import Display
 from pipeline.report import write_report
 from pipeline.rundir import RunDir, next_name
 from pipeline.stages import setup
+from pipeline.stages.diversity import diversity
 from pipeline.stages.export import export
 from pipeline.stages.generate import Generated, generate, how_to_go_on
 from pipeline.stages.prompts import Prompts
@@ -51,6 +53,7 @@ def run(options: Options, root: Path) -> int:
         with Display(target.path / "log.txt") as display:
             made = generate(options, target.path, seeds, prompts, display)
         _export(target, made, options)
+        _diversity(target, made)
         _report(display, target, made, time.monotonic() - began)
         write_report(target.path)
         target.finish(config, inputs)
@@ -91,6 +94,11 @@ def _export(target: RunDir, made: Generated, options: Options) -> None:
         },
     }
     export(StoredExamples(target.path / "kept.jsonl"), target.path / "dataset", facts)
+
+
+def _diversity(target: RunDir, made: Generated) -> None:
+    found = diversity(made.job.pools, StoredRows(target.path / "kept.jsonl"))
+    target.write("diversity.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def _report(display: Display, target: RunDir, made: Generated, seconds: float) -> None:

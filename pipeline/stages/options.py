@@ -132,9 +132,31 @@ class Options(EngineOptions, RunOptions):
     )
     embedding_model: str = option(
         "",
-        "sentence-transformers model; none: all-MiniLM-L6-v2, which is not used for Chinese",
+        "sentence-transformers model (directory or hub id), openai:NAME for a server's, or off; none given: "
+        "all-MiniLM-L6-v2, which is not used for Chinese",
         metavar="MODEL",
         group=_FILTER,
+    )
+    embedding_device: str = option(
+        "cpu",
+        "where that model runs; auto: on a GPU if there is one, which then has less memory for an engine",
+        choices=("cpu", "cuda", "auto"),
+        group=_FILTER,
+    )
+    embedding_precision: str = option(
+        "auto",
+        "what it computes in; auto: bf16 where the processor multiplies that in hardware, else fp32",
+        choices=("auto", "fp32", "bf16"),
+        group=_FILTER,
+    )
+    embedding_base_url: str = option(
+        "",
+        "address of the server for openai:NAME; none: $OPENAI_BASE_URL, else OpenAI's",
+        metavar="URL",
+        group=_FILTER,
+    )
+    embedding_api_key_env: str = option(
+        "OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME", group=_FILTER
     )
 
     num_instances: int = option(

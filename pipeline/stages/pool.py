@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dedup.embedding import EmbeddingIndex
+from pipeline.dedup.encoder import Encoder
 from pipeline.dedup.rouge import RougeIndex
 from pipeline.dedup.verdicts import Neighbour
 from pipeline.engines.base import Sampling
@@ -54,7 +55,7 @@ class Plan:
     min_judge_score: float
     rouge_threshold: float
     embedding_threshold: float
-    embedding_model: str
+    encoder: Encoder
     min_relevance: float
     classification_margin: float
     min_plausibility: float
@@ -100,11 +101,11 @@ class Pool:
             self.prompt("answer").request(shown).system,
         )
         self.rouge = RougeIndex(plan.rouge_threshold)
-        self.embedding = EmbeddingIndex(plan.embedding_threshold, plan.embedding_model)
+        self.embedding = EmbeddingIndex(plan.embedding_threshold, plan.encoder)
         self._index_seeds()
 
     @property
-    def _embeds(self) -> bool:
+    def embeds(self) -> bool:
         """Whether paraphrases are looked for: the threshold is below 1 and the model reads the language."""
         return self.plan.embedding_threshold < 1 and self.embedding.covers(self.language)
 
@@ -184,7 +185,7 @@ class Pool:
         if by_words:
             return Drop("near_duplicate", _evidence("ROUGE-L", by_words, self.rouge.threshold)), {}
         nearest: dict[str, Any] = {"rouge": _short(next(iter(self.rouge.most_similar(text)), None))}
-        if self._embeds:
+        if self.embeds:
             vector = self.embedding.encode([text])[0]
             by_meaning = self.embedding.nearest(vector)
             if by_meaning and by_meaning.score > self.embedding.threshold:
@@ -208,7 +209,7 @@ class Pool:
     def _index_seeds(self) -> None:
         texts = [s.instruction for s in self.seeds]
         self.rouge.insert([s.id for s in self.seeds], texts)
-        if self._embeds:
+        if self.embeds:
             for seed, vector in zip(self.seeds, self.embedding.encode(texts), strict=True):
                 self.embedding.insert(seed.id, seed.instruction, vector)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import as_dict
+from pipeline.dedup.encoder import Encoder, EncoderSettings, encoder_for
 from pipeline.engines.base import Engine, Sampling
-from pipeline.engines.models import sentence_model
 from pipeline.engines.open import check_engine
 from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Options that say where and how a run is kept, not what comes out of it.
 _NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
+# Options that say how the result is had: a resumed run may change them.
+_MANNER = (*MANNER, "embedding_base_url", "embedding_api_key_env")
 
 
 def targets(options: Options) -> dict[str, int]:
@@ -58,12 +60,12 @@ def seeds_by_language(options: Options) -> dict[str, list[SeedTask]]:
 
 def config(options: Options) -> dict[str, Any]:
     """The options that decide the result."""
-    return {k: v for k, v in as_dict(options).items() if k not in (*_NOT_CONFIG, *MANNER)}
+    return {k: v for k, v in as_dict(options).items() if k not in (*_NOT_CONFIG, *_MANNER)}
 
 
 def manner(options: Options) -> dict[str, Any]:
     """The options that say how the answers are had."""
-    return {name: getattr(options, name) for name in MANNER}
+    return {name: getattr(options, name) for name in _MANNER}
 
 
 def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
@@ -98,7 +100,20 @@ def check_models(options: Options) -> None:
         problem = f"got {options.judge_model}, but --min-judge-score 0 asks no judge"
         raise PipelineError("--judge-model", problem, "Give a score from 1 to 5, or leave the model out.")
     if options.embedding_model:
-        sentence_model(options.embedding_model)
+        encoder(options).check()
+
+
+def encoder(options: Options) -> Encoder:
+    """What makes vectors of texts; nothing is loaded yet."""
+    settings = EncoderSettings(
+        options.embedding_model,
+        options.embedding_base_url,
+        options.embedding_api_key_env,
+        options.embedding_device,
+        options.embedding_precision,
+        "" if options.cache == "off" else str(Path(options.cache_file).with_name("vectors.sqlite")),
+    )
+    return encoder_for(settings)
 
 
 def plan_for(options: Options, engine: Engine) -> Plan:
@@ -139,7 +154,6 @@ def plan(
         "min_judge_score",
         "rouge_threshold",
         "embedding_threshold",
-        "embedding_model",
         "min_relevance",
         "classification_margin",
         "min_plausibility",
@@ -153,6 +167,7 @@ def plan(
         answer_style=answer,
         input_decision=decision,
         sampling=_sampling(options),
+        encoder=encoder(options),
         prime=options.prime and style == "completion",
         max_proposals=options.max_proposals or 12 * max(targets(options).values()) + 20,
         screen=ScreenLimits(options.min_words, options.max_words),

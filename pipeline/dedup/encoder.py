@@ -1,0 +1,240 @@
+"""Texts to unit vectors: a sentence-transformers model, an embeddings endpoint, or nothing.
+
+The default model, all-MiniLM-L6-v2, reads English only; it sees most Chinese characters as unknown and calls
+different sentences equal. So it says that it covers English alone, and Chinese texts are left to ROUGE-L
+unless another model is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.engines.device import native_bf16
+from pipeline.engines.models import quiet, sentence_model
+from pipeline.errors import PipelineError
+
+OFF, SERVED = "off", "openai:"
+_DEFAULT = "all-MiniLM-L6-v2"
+_TOKENISED = 2048  # texts tokenised at a time
+_BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Which encoder, and how it computes.
+
+    `model` is "" (all-MiniLM-L6-v2), "off", "openai:NAME" (a server's model, at `base_url`, with the key in
+    environment variable `api_key_env`), or a directory or hub id of a sentence-transformers model, which runs
+    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto). `cache` is a
+    file that keeps what a server answered ("": none).
+    """
+
+    model: str = ""
+    base_url: str = ""
+    api_key_env: str = "OPENAI_API_KEY"
+    device: str = "cpu"
+    precision: str = "auto"
+    cache: str = ""
+
+
+class Encoder(Protocol):
+    """What makes vectors of texts."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, for people."""
+
+    def covers(self, language: str) -> bool:
+        """Whether the vectors of texts in this language mean anything."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors (N, D) in float32, in the order of the texts. Raises PipelineError."""
+
+    def check(self) -> None:
+        """Refuse a model that cannot be had, as early and as cheaply as possible. Raises PipelineError."""
+
+
+def encoder_for(settings: EncoderSettings) -> Encoder:
+    """The encoder that the settings ask for; a model is loaded when it is first used."""
+    if settings.model == OFF:
+        return NoEncoder()
+    if settings.model.startswith(SERVED):
+        from pipeline.dedup.endpoint import EndpointEncoder
+        from pipeline.dedup.vector_cache import CachedEncoder
+
+        name = settings.model.removeprefix(SERVED)
+        served = EndpointEncoder(name, settings.base_url, settings.api_key_env)
+        return CachedEncoder(served, Path(settings.cache)) if settings.cache else served
+    return SentenceEncoder(settings)
+
+
+class NoEncoder:
+    """Covers no language, so that nothing is compared by meaning."""
+
+    name = "no model"
+
+    def covers(self, language: str) -> bool:
+        """It never does."""
+        return False
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors without dimensions (N, 0)."""
+        return np.zeros((len(texts), 0), dtype=np.float32)
+
+    def check(self) -> None:
+        """There is nothing to refuse."""
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, with the tokeniser, prompt, pooling and scaling that it comes with.
+
+    Texts go through it in batches of near-equal lengths. Padding is masked, so who shares a text's batch
+    changes its vector by rounding only: about 1e-7 in fp32, 1e-3 in bf16. The same call gives the same bytes
+    on the same machine with the same versions.
+    """
+
+    def __init__(self, settings: EncoderSettings | None = None) -> None:
+        self._settings = settings or EncoderSettings()
+        self._model: Any = None
+        self.name = self._settings.model or _DEFAULT
+
+    def covers(self, language: str) -> bool:
+        """English by default, everything by a model that was named."""
+        return bool(self._settings.model) or language == "en"
+
+    def check(self) -> None:
+        """Look for the files of a model that was named, without loading them."""
+        if self._settings.model:
+            sentence_model(self._settings.model)
+
+    @property
+    def model(self) -> Any:
+        """The SentenceTransformer, loaded on first use. Raises PipelineError."""
+        if self._model is None:
+            self._model = _load(self._settings)
+        return self._model
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in: fp32 or bf16."""
+        return _precision(self.model.device.type, self._settings.precision)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors (N, D) in float32, in the order of the texts. Raises PipelineError."""
+        import torch
+
+        model = self.model
+        by_length = np.argsort([len(text) for text in texts], kind="stable")  # in characters, to pad little
+        vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+        with torch.inference_mode():
+            for begin in range(0, len(texts), _TOKENISED):
+                part = by_length[begin : begin + _TOKENISED]
+                for rows, features in _batches(model, [texts[i] for i in part]):
+                    found = model(features)["sentence_embedding"].float()
+                    vectors[part[rows]] = torch.nn.functional.normalize(found, dim=1).cpu().numpy()
+        return vectors
+
+
+def cut(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
+    """Cut ascending `lengths` (N,) into batches [begin, end) whose padded size is at most `budget` tokens.
+
+    The padded size is the number of texts times the longest; a text longer than the budget goes alone.
+    """
+    begin = 0
+    for end, length in enumerate(lengths):
+        if end > begin and (end + 1 - begin) * length > budget:
+            yield begin, end
+            begin = end
+    if begin < len(lengths):
+        yield begin, len(lengths)
+
+
+def _batches(model: Any, texts: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Tokenise the texts once and yield (their numbers (B,), the model's input) batch by batch.
+
+    A model that has no mask (it embeds words without looking at their neighbours) gets all of them at once.
+    """
+    import torch
+
+    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+    features = model.preprocess(texts, prompt=prompt)
+    mask = features.get("attention_mask")
+    if mask is None or mask.shape[0] != len(texts):
+        yield np.arange(len(texts)), _on(features, model.device)
+        return
+    lengths = mask.sum(1)
+    order = torch.argsort(lengths, stable=True)
+    for begin, end in cut(lengths[order].tolist(), _BUDGET.get(model.device.type, _BUDGET["cuda"])):
+        rows = order[begin:end]
+        used = mask[rows].any(0).nonzero().flatten().tolist() or [0]  # of a text without tokens: its padding
+        columns = slice(used[0], used[-1] + 1)
+        batch = {
+            name: value[rows][:, columns] if _per_token(value, mask) else value
+            for name, value in features.items()
+        }
+        yield rows.numpy(), _on(batch, model.device)
+
+
+def _per_token(value: Any, mask: Any) -> bool:
+    return hasattr(value, "shape") and tuple(value.shape[:2]) == tuple(mask.shape)
+
+
+def _on(features: dict[str, Any], device: Any) -> dict[str, Any]:
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
+
+
+def _load(settings: EncoderSettings) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    quiet()
+    folder, device = sentence_model(settings.model), _device(settings.device)
+    try:
+        model = SentenceTransformer(folder, device=device).eval().float()
+    except Exception as error:  # of many unrelated types; all mean that the files do not do
+        said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        problem = f"cannot be loaded ({type(error).__name__}: {said})"
+        raise PipelineError(f"model {folder}", problem, "Give a sentence-transformers model.") from error
+    if _precision(device, settings.precision) == "bf16" and model.transformers_model is not None:
+        import torch
+
+        # the transformer alone: pooling and what follows add up in fp32
+        model[0].to(torch.bfloat16).register_forward_hook(_widen)
+    return model
+
+
+def _widen(module: Any, given: Any, features: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.float() if getattr(value, "is_floating_point", bool)() else value
+        for name, value in features.items()
+    }
+
+
+def _device(wanted: str) -> str:
+    """Resolve cpu, cuda or auto. Raises PipelineError where there is no GPU to be had."""
+    from torch import cuda
+
+    if wanted == "auto":
+        return "cuda" if cuda.is_available() else "cpu"
+    if wanted == "cuda" and not cuda.is_available():
+        raise PipelineError("--embedding-device", "got cuda, but torch sees no GPU", "Use cpu or auto.")
+    return wanted
+
+
+def _precision(device: str, wanted: str) -> str:
+    """Resolve fp32, bf16 or auto.
+
+    That is bf16 where the processor multiplies it in hardware (a CPU with AVX512-BF16 or AMX, a GPU from
+    Ampere on), at twice the speed of fp32 or more; elsewhere it would be emulated, and slower.
+    """
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        from torch import cuda
+
+        return "bf16" if cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if native_bf16() else "fp32"
