@@ -68,7 +68,8 @@ def test_every_command_in_the_readme_parses_with_its_own_parser(capsys: pytest.C
             assert not argv, line
             continue
         assert module.removeprefix("pipeline.") in commands(), line
-        command = importlib.import_module(module)
+        room = (REPO / module.replace(".", "/")).is_dir()
+        command = importlib.import_module(f"{module}.__main__" if room else module)
         try:
             parse(command.Options, argv, prog=module, doc=command.__doc__ or "")
         except SystemExit as ended:
@@ -215,6 +216,7 @@ def test_the_map_lists_every_command_and_nothing_else() -> None:
         for path in (REPO / "pipeline").glob("*.py")
         if path.stem != "__main__" and 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
     }
+    entries |= {path.parent.name for path in (REPO / "pipeline").glob("*/__main__.py")}
     assert set(commands()) == entries
     done = python("-m", "pipeline")
     assert (done.returncode, done.stderr) == (0, "")

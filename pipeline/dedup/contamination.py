@@ -14,9 +14,8 @@ import numpy as np
 
 from pipeline.dedup.meaning import Meaning
 from pipeline.dedup.ngrams import NgramIndex
-from pipeline.dedup.rouge import Neighbour
+from pipeline.dedup.rouge import Neighbour, RougeIndex, Verdicts
 from pipeline.dedup.tokens import WORDS
-from pipeline.dedup.wordings import Wordings
 
 ROUGE, COSINE = "ROUGE-L", "cosine"
 _QUOTED = 160  # characters of a text that a finding quotes
@@ -53,6 +52,12 @@ def finding(measure: str, near: Neighbour) -> Finding:
     return Finding(measure, near.score, near.key, near.text[:_QUOTED])
 
 
+def neighbours(index: RougeIndex, verdicts: Verdicts) -> dict[int, Neighbour]:
+    """The admitted text that decided each text that was not kept, by its number."""
+    found = ((i, index.neighbour(verdicts, i)) for i in np.flatnonzero(~verdicts.kept).tolist())
+    return {i: near for i, near in found if near}
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Held-out texts by number: where each stands and what it says."""
@@ -73,9 +78,9 @@ class Contamination:
     ) -> None:
         self.held, self._meaning = held, meaning
         self._ngrams = NgramIndex(held.texts, ngram, cjk=cjk) if ngram else None
-        self._wordings = Wordings(rouge, cjk=cjk) if rouge < 1 else None
-        if self._wordings:
-            self._wordings.insert(held.where, held.texts)
+        self._rouge = RougeIndex(rouge, cjk=cjk) if rouge < 1 else None
+        if self._rouge:
+            self._rouge.insert(held.where, held.texts)
 
     def find(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> dict[int, list[Finding]]:
         """What gives held-out texts away in each text, by its number; clean texts are left out.
@@ -90,8 +95,8 @@ class Contamination:
                 found.setdefault(row, []).append(
                     Finding(measure, overlap.share, where, text[:_QUOTED], overlap.spans)
                 )
-        if self._wordings:
-            for row, near in self._wordings.find(texts).items():
+        if self._rouge:
+            for row, near in neighbours(self._rouge, self._rouge.compare(texts)).items():
                 found.setdefault(row, []).append(finding(ROUGE, near))
         if self._meaning and vectors is not None:
             for row, near in self._meaning.find(vectors).items():

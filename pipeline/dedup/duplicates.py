@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.dedup.contamination import COSINE, ROUGE, Finding, finding
+from pipeline.dedup.contamination import COSINE, ROUGE, Finding, finding, neighbours
 from pipeline.dedup.meaning import Meaning, alike
+from pipeline.dedup.rouge import RougeIndex
 from pipeline.dedup.tokens import WORDS
-from pipeline.dedup.wordings import Wordings
 
 NEAR_DUPLICATE, SAME_MEANING = "near_duplicate", "same_meaning"
 _BLOCK = 1024  # rows whose embeddings are compared with each other at a time
@@ -22,7 +22,7 @@ class Duplicates:
     """
 
     def __init__(self, rouge: float, meaning: Meaning | None = None, *, cjk: str = WORDS) -> None:
-        self._wordings = Wordings(rouge, cjk=cjk) if rouge < 1 else None
+        self._rouge = RougeIndex(rouge, cjk=cjk) if rouge < 1 else None
         self._meaning = meaning
 
     def add(
@@ -34,11 +34,10 @@ class Duplicates:
         """
         if self._meaning and vectors is not None:
             return self._with_meaning(self._meaning, keys, texts, vectors)
-        if not self._wordings:
+        if not self._rouge:
             return {}
-        verdicts = self._wordings.add(keys, texts)
-        near = ((i, self._wordings.neighbour(verdicts, i)) for i in np.flatnonzero(~verdicts.kept).tolist())
-        return {i: (NEAR_DUPLICATE, finding(ROUGE, found)) for i, found in near if found}
+        near = neighbours(self._rouge, self._rouge.add(keys, texts))
+        return {i: (NEAR_DUPLICATE, finding(ROUGE, found)) for i, found in near.items()}
 
     def _with_meaning(
         self, meaning: Meaning, keys: Sequence[str], texts: Sequence[str], vectors: np.ndarray
@@ -59,10 +58,10 @@ class Duplicates:
                     continue
                 admitted[i] = True
                 meaning.insert(key, text, vector[None])
-                if self._wordings:
-                    self._wordings.insert(key, text)
+                if self._rouge:
+                    self._rouge.insert(key, text)
         return dropped
 
     def _worded_alike(self, text: list[str]) -> tuple[str, Finding] | None:
-        found = self._wordings.find(text).get(0) if self._wordings else None
+        found = self._rouge.neighbour(self._rouge.compare(text), 0) if self._rouge else None
         return (NEAR_DUPLICATE, finding(ROUGE, found)) if found else None

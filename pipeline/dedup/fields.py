@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 MESSAGES = ("messages", "conversations")  # TRL's name and ShareGPT's
 OPTIONAL = "input"  # Alpaca's rows may leave it out
 _GUESSES = ("instruction+input", *MESSAGES, "text", "question", "prompt", "problem")
+_ANSWERS = ("input", "output", "answer", "solution", "completion")
 _SHOWN = 20  # names of fields in an error
 
 
@@ -38,13 +39,10 @@ def held_out_text(row: Row, on: str, against_on: str) -> str:
 
 
 def whole_text(row: Row) -> str:
-    """All that a held-out row says to a model and expects of it: instruction, inputs, outputs, else its text."""
-    if not isinstance(row.fields.get("instruction"), str):
-        return held_out_text(row, "text", "")
-    parts = [row.fields["instruction"]]
-    instances = row.fields.get("instances")
+    """All that a held-out row says to a model and expects of it. Raises PipelineError."""
+    parts, instances = [held_out_text(row, "instruction", "")], row.fields.get("instances")
     for fields in (row.fields, *(instances if isinstance(instances, list) else ())):
-        given = (fields.get(name) for name in ("input", "output")) if isinstance(fields, dict) else ()
+        given = (fields.get(name) for name in _ANSWERS) if isinstance(fields, dict) else ()
         parts += [text for text in given if isinstance(text, str)]
     return "\n".join(parts)
 
@@ -66,12 +64,10 @@ def _has(fields: Mapping[str, Any], on: str) -> bool:
 def _text(value: Any, name: str, where: str) -> str:
     if isinstance(value, str):
         return value
-    turns = value if name in MESSAGES and isinstance(value, list) else None
-    if not turns:
-        wanted = "a list of turns" if name in MESSAGES else "text"
+    if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
-        raise PipelineError(where, f"'{name}' is {kind}, expected {wanted}", "Fix the row.")
-    return "\n".join(_turn(turn, f"{where} {name}[{number}]") for number, turn in enumerate(turns))
+        raise PipelineError(where, f"'{name}' is {kind}, expected text or turns", "Fix the row.")
+    return "\n".join(_turn(turn, f"{where} {name}[{number}]") for number, turn in enumerate(value))
 
 
 def _turn(turn: Any, where: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.dedup.embedding import EmbeddingIndex
 from pipeline.dedup.rouge import Neighbour
+from pipeline.engines.models import sentence_model
 from pipeline.stages.text import cjk_share
 
 _CHUNK = 2048  # admitted texts compared at a time
@@ -20,6 +21,8 @@ class Meaning:
 
     def __init__(self, threshold: float, model: str = "") -> None:
         self.threshold = threshold
+        if model:
+            sentence_model(model)  # one that is not there is refused before anything is read
         self._index = EmbeddingIndex(threshold, model)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
