@@ -1,4 +1,4 @@
-"""`python -m pipeline.dedup` as a user meets it: what it writes, what it prints, every refusal on one line."""
+"""`python -m pipeline.dedup` as a user meets it: what it writes and prints, every refusal on one line."""
 
 from __future__ import annotations
 
@@ -258,6 +258,7 @@ def test_paraphrases_are_found_by_embeddings(call: Any, tmp_path: Path) -> None:
         ("a.jsonl --out clean --against a.jsonl", "a.jsonl: it is among the rows and among the held-out files"),
         ("a.jsonl --out .", "--out .: a.jsonl is read from there"),
         ("a.jsonl --out foreign", "foreign: the directory holds 'thesis.tex'"),
+        ("fifo --out clean", "fifo: this is no regular file"),
         ("a.jsonl --out a.jsonl", "a.jsonl: this is a file, expected a directory. Choose another --out."),
         ("a.jsonl --out clean --against empty.jsonl", "empty.jsonl: the file is empty"),
         ("a.jsonl --out clean --against odd.jsonl", "odd.jsonl:1: no field 'instruction' (has: frage)"),
@@ -271,6 +272,7 @@ def test_bad_calls_are_refused_in_one_line_and_nothing_is_created(
     jsonl(tmp_path / "b.jsonl", *ROWS)
     jsonl(tmp_path / "odd.jsonl", {"frage": "Warum?"})
     (tmp_path / "empty.jsonl").write_text("\n")
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("years of work")
     before = tree(tmp_path)
@@ -328,15 +330,16 @@ def test_nothing_kept_is_exit_code_1(call: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_what_is_left(kind: signal.Signals, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.jsonl")  # rows that never come
-    words = [*COMMAND, "--config", "o.yaml", "--out", "clean"]
-    (tmp_path / "o.yaml").write_text("inputs: [b.jsonl, a.jsonl]\n")
-    jsonl(tmp_path / "b.jsonl", *ROWS)
-    patched = "import pipeline.dedup.rows as r; r.file_digest = str; "
-    code = f"import sys; {patched}from pipeline.dedup.__main__ import main; from pipeline.errors import run_command; run_command(main)"
-    running = subprocess.Popen(
-        [sys.executable, "-c", code, *words[3:]], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    jsonl(tmp_path / "a.jsonl", *ROWS)
+    code = (
+        "import time\n"
+        "from pipeline.dedup import rows\nfrom pipeline.dedup.__main__ import main\n"
+        "from pipeline.errors import run_command\n"
+        "rows.File.rows = lambda self: iter(lambda: time.sleep(60), 0)\n"  # rows that do not come
+        "run_command(main)"
     )
+    words = [sys.executable, "-c", code, "a.jsonl", "--out", "clean"]
+    running = subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
     assert running.stderr
     while "directory: clean" not in (line := running.stderr.readline()):
         assert line, "ended before it began"

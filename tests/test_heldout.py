@@ -1,4 +1,4 @@
-"""`--heldout`: what gives held-out texts away is dropped as contaminated, in both languages, and said where."""
+"""`--heldout`: what gives held-out texts away is dropped as contaminated, and the evidence says where."""
 
 from __future__ import annotations
 

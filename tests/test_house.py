@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.__main__ import commands
 from pipeline.config import parse
+from pipeline.dedup.options import Options as DedupOptions
 from pipeline.selfinstruct import Options
 from pipeline.stages.pool import Plan
 
@@ -125,6 +126,12 @@ def test_every_option_is_read_by_something_other_than_its_declaration() -> None:
     # These two choose what main does, so main is where they are read.
     read |= attributes(TREES[entry], "options") & {"check_seeds", "dry_run"}
     assert not sorted({field.name for field in fields(Options)} - read)
+
+
+def test_every_option_of_dedup_is_read_too() -> None:
+    room = REPO / "pipeline" / "dedup"
+    read = set().union(*(attributes(tree, "options", "o") for p, tree in TREES.items() if p.parent == room))
+    assert not sorted({field.name for field in fields(DedupOptions)} - read)
 
 
 def test_every_setting_of_the_plan_is_read() -> None:

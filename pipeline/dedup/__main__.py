@@ -1,8 +1,9 @@
 """Remove near duplicates, and what gives held-out texts away, from any instruction dataset.
 
-Self-Instruct's rule (Wang et al. 2022, arXiv:2212.10560), exact at any size: a row is kept iff the ROUGE-L F of its
-instruction and input against every row kept before is at most 0.7. By options also embeddings, and n-grams that are
-shared with held-out files (Brown et al. 2020, arXiv:2005.14165). Every drop names its neighbour and the score.
+Self-Instruct's rule (Wang et al. 2022, arXiv:2212.10560), exact at any size: a row is kept iff the ROUGE-L F of
+its instruction and input against every row kept before is at most 0.7. By options also embeddings, and n-grams
+that are shared with held-out files (Brown et al. 2020, arXiv:2005.14165). Every drop names its neighbour and the
+score.
 
   python -m pipeline.dedup data.jsonl --out runs/clean
 """

@@ -1,7 +1,7 @@
 """Held-out texts and the rows that give them away: by word n-grams, by ROUGE-L, by meaning.
 
-A row is contaminated if any of the measures that are switched on says so; every finding names the held-out text, the
-score and, for n-grams, the shared passages.
+A row is contaminated if any of the measures that are switched on says so; every finding names the held-out
+text, the score and, for n-grams, the shared passages.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class HeldOut:
 class Contamination:
     """Finds what rows share with held-out texts.
 
-    `ngram` is a size in tokens (0: off), `rouge` the highest F-measure that is no finding (1: off), `meaning` holds
-    the held-out texts' vectors (None: off).
+    `ngram` is a size in tokens (0: off), `rouge` the highest F-measure that is no finding (1: off), `meaning`
+    holds the held-out texts' vectors (None: off).
     """
 
     def __init__(

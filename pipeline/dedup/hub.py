@@ -53,7 +53,7 @@ class HubDataset:
 
 
 def hub_dataset(name: str) -> HubDataset | None:
-    """The dataset that `owner/name`, `owner/name:split` or `owner/name:config:split` means, if it is one of these."""
+    """What `owner/name`, `owner/name:split` or `owner/name:config:split` means; None for any other name."""
     found = _NAME.fullmatch(name)
     if not found or name.startswith("."):
         return None

@@ -1,8 +1,9 @@
 """Word n-grams that a text shares with held-out texts: GPT-3's test for contamination (Brown et al. 2020).
 
-A size counts tokens of `tokens.py`: an English word, a jieba word of Chinese (13 of them are some 22 characters),
-a kana or Hangul character. A text shorter than the size is compared as a whole: it must have the same tokens.
-n-grams are found by a 64-bit hash in a sorted array and then compared token by token: no collision decides.
+A size counts tokens of `tokens.py`: an English word, a jieba word of Chinese (13 of them are some 22
+characters), a kana or Hangul character. A text shorter than the size is compared as a whole: it must have the
+same tokens. n-grams are found by a 64-bit hash in a sorted array and then compared token by token: no collision
+decides.
 """
 
 from __future__ import annotations

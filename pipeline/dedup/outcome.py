@@ -31,9 +31,13 @@ class Outcome:
         self._lines: tuple[list[str], list[str]] = [], []
         self._shown: defaultdict[str, list[str]] = defaultdict(list)
 
+    def take(self, rows: Sequence[Row]) -> None:
+        """Take in rows that were read."""
+        for row in rows:
+            self.ledger.open(row.where)
+
     def keep(self, row: Row, findings: Sequence[Finding] = ()) -> None:
         """Keep a row as it is, or with what was found in a field of its own."""
-        self.ledger.open(row.where)
         self.ledger.keep(row.where)
         line = row.line
         if findings:
@@ -43,7 +47,6 @@ class Outcome:
 
     def drop(self, row: Row, reason: str, findings: Sequence[Finding]) -> None:
         """Drop a row for a reason, with its evidence and as it was."""
-        self.ledger.open(row.where)
         self.ledger.drop(row.where, _STAGES[reason], reason)
         evidence = json_line({"evidence": [f.as_json() for f in findings]}, row.where)[1:-1]
         head = json_line(

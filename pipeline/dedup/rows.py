@@ -1,4 +1,4 @@
-"""Rows of any data set, one by one: JSONL, JSON arrays, Parquet, directories of them, our runs, hub datasets."""
+"""Rows of any data set, one by one: JSONL, JSON arrays, Parquet, directories and runs, hub datasets."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Source(Protocol):
 def find_sources(names: Sequence[str]) -> list[Source]:
     """The files and hub datasets that `names` mean; nothing is read yet. Raises PipelineError.
 
-    A run directory of ours means its kept.jsonl, a dataset directory its data/*.parquet, any other directory its
-    own files, by name, without subfolders.
+    A run directory of ours means its kept.jsonl, a dataset directory its data/*.parquet, any other directory
+    its own files, by name, without subfolders.
     """
     found: list[Source] = []
     for name in names:
@@ -71,8 +71,10 @@ def find_sources(names: Sequence[str]) -> list[Source]:
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise PipelineError(path, "this is no regular file, and a file is read twice", "Write it to the disk first.")
     if (path / "kept.jsonl").is_file():
         return [path / "kept.jsonl"]
     with disk_errors(path):
@@ -162,7 +164,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def json_line(fields: dict[str, Any], where: str) -> str:
-    """The fields as one line of JSON, dates and decimals as text. Raises PipelineError for what JSON cannot hold."""
+    """The fields as one line of JSON, dates and decimals as text. Raises PipelineError for bytes."""
     try:
         return json.dumps(fields, ensure_ascii=False, default=_plain)
     except TypeError as error:

@@ -6,7 +6,7 @@ import itertools
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 import numpy as np
 
@@ -46,7 +46,8 @@ def run(options: Options) -> int:
             _decide(rows, filters, outcome, display, began)
         outcome.ledger.check()
         seconds = time.monotonic() - began
-        target.update({"ledger": [outcome.ledger.summary()], "marked": outcome.marked, "seconds": round(seconds, 1)})
+        facts = {"marked": outcome.marked, "seconds": round(seconds, 1)}
+        target.update({"ledger": [outcome.ledger.summary()], **facts})
         display.table(outcome.table(seconds))
         for line in outcome.examples(5):
             display.say(line)
@@ -92,10 +93,12 @@ class _Filters:
 
     def apply(self, rows: Sequence[Row], outcome: Outcome) -> None:
         """Decide a batch of rows in order."""
-        texts = [text_of(row, self._options.on) for row in rows]
+        options = self._options
+        outcome.take(rows)
+        texts = [text_of(row, options.on) for row in rows]
         vectors = self._meaning.encode(texts) if self._meaning else None
         found = self._contamination.find(texts, vectors) if self._contamination else {}
-        dropping = self._options.contaminated == "drop"
+        dropping = options.contaminated == "drop"
         clean = [i for i in range(len(rows)) if not (dropping and i in found)]
         names = [rows[i].name for i in clean]
         kept_vectors: np.ndarray | None = None if vectors is None else vectors[clean]
@@ -123,7 +126,8 @@ def _decide(
         display.share("kept", ledger.kept, ledger.opened)
         if now - spoken > 5:
             spoken = now
-            display.step(f"{ledger.opened} rows read, {ledger.kept} kept; {ledger.opened / (now - began):.0f} rows/s")
+            speed = ledger.opened / (now - began)
+            display.step(f"{ledger.opened} rows read, {ledger.kept} kept; {speed:.0f} rows/s")
 
 
 def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -147,11 +151,11 @@ def _check_apart(rows: Sequence[Source], held: Sequence[Source], folder: Path) -
 @contextmanager
 def _stoppable(folder: Path) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the run with a word on what is left."""
-    with ExitStack() as stack:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        stack.callback(signal.signal, signal.SIGTERM, before)
-        try:
-            yield
-        except KeyboardInterrupt:
-            fix = f"{folder} holds the rows decided so far; --overwrite starts it anew"
-            raise Stopped(f"\nStopped. {fix}.") from None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = f"{folder} holds the rows decided so far; --overwrite starts it anew"
+        raise Stopped(f"\nStopped. {left}.") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

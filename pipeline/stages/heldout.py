@@ -15,8 +15,8 @@ CONTAMINATED = "contaminated"
 class HeldOutFilter:
     """Compares instructions and examples with held-out rows of any shape.
 
-    `ngram` words in a row (0: off) are looked for in all that a held-out row says, ROUGE-L above `rouge` in its
-    instruction.
+    `ngram` words in a row (0: off) are looked for in all that a held-out row says, ROUGE-L above `rouge` in
+    its instruction.
     """
 
     def __init__(self, sources: Sequence[Source], *, ngram: int, rouge: float) -> None:
