@@ -18,7 +18,7 @@ import yaml
 from pyarrow import parquet
 from scripted import Ended, environment, process, refused, refused_after_start, tree
 
-from pipeline.dedup import run as command
+from pipeline.dedup import filters
 from pipeline.dedup.__main__ import main
 from pipeline.errors import run_command
 from pipeline.rundir import file_digest
@@ -124,7 +124,7 @@ def test_config_yaml_repeats_the_run(call: Any, tmp_path: Path) -> None:
 def test_batches_change_nothing(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jsonl(tmp_path / "a.jsonl", *ROWS, *ROWS[:2])
     call("a.jsonl", "--out", "one")
-    monkeypatch.setattr(command, "_BATCH", 2)
+    monkeypatch.setattr(filters, "_BATCH", 2)
     call("a.jsonl", "--out", "two")
     for name in ("kept.jsonl", "dropped.jsonl"):
         assert tree(tmp_path / "one")[name] == tree(tmp_path / "two")[name]

@@ -34,11 +34,12 @@ class HubDataset:
             yield row
 
     def _builder(self) -> Any:
-        import datasets
+        from datasets import load_dataset_builder
+        from datasets.utils import disable_progress_bars, logging
 
-        datasets.utils.logging.set_verbosity_error()
-        datasets.disable_progress_bars()
-        return datasets.load_dataset_builder(self.path, self.config)
+        logging.set_verbosity_error()
+        disable_progress_bars()
+        return load_dataset_builder(self.path, self.config)
 
     def _asked(self, call: Callable[[], T]) -> T:
         try:

@@ -8,22 +8,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-import numpy as np
 
 from pipeline.config import as_dict
-from pipeline.dedup.contamination import Contamination
-from pipeline.dedup.duplicates import Duplicates
-from pipeline.dedup.fields import read_held_out, text_of
-from pipeline.dedup.meaning import Meaning
+from pipeline.dedup.filters import Filters
 from pipeline.dedup.options import Options
-from pipeline.dedup.outcome import CONTAMINATED, Outcome
+from pipeline.dedup.outcome import Outcome
 from pipeline.dedup.rows import File, Row, Source, find_sources
 from pipeline.errors import EXIT_NOTHING_KEPT, PipelineError, Stopped
 from pipeline.progress import Display
 from pipeline.rundir import RunDir
 
-_BATCH = 8192  # rows looked at together
-_BATCH_EMBEDDED = 1024  # the same where embeddings are made
 _NOT_CONFIG = ("out", "overwrite")
 
 
@@ -37,7 +31,7 @@ def run(options: Options) -> int:
     _check_apart(rows, held, folder)
     config = {name: value for name, value in as_dict(options).items() if name not in _NOT_CONFIG}
     inputs = {source.name: source.digest() for source in (*rows, *held)}
-    filters = _Filters(options, held)
+    filters = Filters(options, held)
     target = RunDir(folder, option="--out", resumes=False)
     target.claim(config, inputs, resume=False, overwrite=options.overwrite)
     try:
@@ -60,61 +54,8 @@ def run(options: Options) -> int:
     return 0 if outcome.ledger.kept else EXIT_NOTHING_KEPT
 
 
-class _Filters:
-    """The measures that the options switch on."""
-
-    def __init__(self, options: Options, held: Sequence[Source]) -> None:
-        self._options = options
-        self._meaning = Meaning(options.embedding, options.embedding_model) if options.embedding < 1 else None
-        self._duplicates = Duplicates(options.rouge, self._meaning, cjk=options.cjk)
-        self._contamination = self._against(held) if held else None
-        self.batch = _BATCH_EMBEDDED if self._meaning else _BATCH
-
-    def _against(self, held: Sequence[Source]) -> Contamination:
-        options, meaning = self._options, None
-        texts = read_held_out(held, options.on, options.against_on)
-        if self._meaning:
-            meaning = Meaning(options.embedding, options.embedding_model)
-            meaning.insert(texts.where, texts.texts, self._meaning.encode(texts.texts))
-        return Contamination(texts, ngram=options.ngram, rouge=options.rouge, meaning=meaning, cjk=options.cjk)
-
-    @property
-    def described(self) -> str:
-        """What is looked for, in words."""
-        o, parts = self._options, []
-        if o.rouge < 1:
-            parts.append(f"ROUGE-L above {o.rouge:g}")
-        if o.embedding < 1:
-            parts.append(f"cosine above {o.embedding:g}")
-        if self._contamination:
-            shared = f"{o.ngram}-grams and " if o.ngram else ""
-            parts.append(f"{shared}the same against {len(self._contamination.held.texts)} held-out texts")
-        return f"on {o.on}: {', '.join(parts) or 'nothing is looked for'}"
-
-    def apply(self, rows: Sequence[Row], outcome: Outcome) -> None:
-        """Decide a batch of rows in order."""
-        options = self._options
-        outcome.take(rows)
-        texts = [text_of(row, options.on) for row in rows]
-        vectors = self._meaning.encode(texts) if self._meaning else None
-        found = self._contamination.find(texts, vectors) if self._contamination else {}
-        dropping = options.contaminated == "drop"
-        clean = [i for i in range(len(rows)) if not (dropping and i in found)]
-        names = [rows[i].name for i in clean]
-        kept_vectors: np.ndarray | None = None if vectors is None else vectors[clean]
-        alike = self._duplicates.add(names, [texts[i] for i in clean], kept_vectors)
-        verdicts = {clean[i]: (reason, [finding]) for i, (reason, finding) in alike.items()}
-        for i, row in enumerate(rows):
-            if i in verdicts:
-                outcome.drop(row, *verdicts[i])
-            elif i in found and dropping:
-                outcome.drop(row, CONTAMINATED, found[i])
-            else:
-                outcome.keep(row, found.get(i, []))
-
-
 def _decide(
-    sources: Sequence[Source], filters: _Filters, outcome: Outcome, display: Display, began: float
+    sources: Sequence[Source], filters: Filters, outcome: Outcome, display: Display, began: float
 ) -> None:
     """Read all rows in batches and decide them."""
     spoken = began
