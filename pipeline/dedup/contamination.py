@@ -14,8 +14,9 @@ import numpy as np
 
 from pipeline.dedup.meaning import Meaning
 from pipeline.dedup.ngrams import NgramIndex
-from pipeline.dedup.rouge import Neighbour, RougeIndex, Verdicts
+from pipeline.dedup.rouge import RougeIndex
 from pipeline.dedup.tokens import WORDS
+from pipeline.dedup.verdicts import Neighbour, Verdicts
 
 ROUGE, COSINE = "ROUGE-L", "cosine"
 _QUOTED = 160  # characters of a text that a finding quotes
@@ -79,7 +80,7 @@ class Contamination:
         self.held, self._meaning = held, meaning
         self._ngrams = NgramIndex(held.texts, ngram, cjk=cjk) if ngram else None
         self._rouge = RougeIndex(rouge, cjk=cjk) if rouge < 1 else None
-        if self._rouge:
+        if self._rouge is not None:
             self._rouge.insert(held.where, held.texts)
 
     def find(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> dict[int, list[Finding]]:
@@ -88,14 +89,14 @@ class Contamination:
         `vectors` (N, D) are the texts' embeddings; without them meaning is not looked at.
         """
         found: dict[int, list[Finding]] = {}
-        if self._ngrams:
+        if self._ngrams is not None:
             for row, overlap in self._ngrams.find(texts).items():
                 where, text = self.held.where[overlap.held], self.held.texts[overlap.held]
                 measure = f"{self._ngrams.size}-gram"
                 found.setdefault(row, []).append(
                     Finding(measure, overlap.share, where, text[:_QUOTED], overlap.spans)
                 )
-        if self._rouge:
+        if self._rouge is not None:
             for row, near in neighbours(self._rouge, self._rouge.compare(texts)).items():
                 found.setdefault(row, []).append(finding(ROUGE, near))
         if self._meaning and vectors is not None:

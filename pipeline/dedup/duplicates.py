@@ -34,7 +34,7 @@ class Duplicates:
         """
         if self._meaning and vectors is not None:
             return self._with_meaning(self._meaning, keys, texts, vectors)
-        if not self._rouge:
+        if self._rouge is None:
             return {}
         near = neighbours(self._rouge, self._rouge.add(keys, texts))
         return {i: (NEAR_DUPLICATE, finding(ROUGE, found)) for i, found in near.items()}
@@ -51,17 +51,21 @@ class Duplicates:
             for i, vector in enumerate(block):
                 key, text = [keys[begin + i]], [texts[begin + i]]
                 reason = self._worded_alike(text)
-                if not reason and (near[i] or (pairs[i] & admitted).any()) and (found := meaning.nearest(vector)):
+                if (
+                    not reason
+                    and (near[i] or (pairs[i] & admitted).any())
+                    and (found := meaning.nearest(vector))
+                ):
                     reason = SAME_MEANING, finding(COSINE, found)
                 if reason:
                     dropped[begin + i] = reason
                     continue
                 admitted[i] = True
                 meaning.insert(key, text, vector[None])
-                if self._rouge:
+                if self._rouge is not None:
                     self._rouge.insert(key, text)
         return dropped
 
     def _worded_alike(self, text: list[str]) -> tuple[str, Finding] | None:
-        found = self._rouge.neighbour(self._rouge.compare(text), 0) if self._rouge else None
+        found = self._rouge.neighbour(self._rouge.compare(text), 0) if self._rouge is not None else None
         return (NEAR_DUPLICATE, finding(ROUGE, found)) if found else None

@@ -32,7 +32,9 @@ class Filters:
         if self._meaning:
             meaning = Meaning(options.embedding, options.embedding_model)
             meaning.insert(texts.where, texts.texts, self._meaning.encode(texts.texts))
-        return Contamination(texts, ngram=options.ngram, rouge=options.rouge, meaning=meaning, cjk=options.cjk)
+        return Contamination(
+            texts, ngram=options.ngram, rouge=options.rouge, meaning=meaning, cjk=options.cjk
+        )
 
     @property
     def described(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.dedup.embedding import EmbeddingIndex
-from pipeline.dedup.rouge import Neighbour
+from pipeline.dedup.verdicts import Neighbour
 from pipeline.engines.models import sentence_model
 from pipeline.stages.text import cjk_share
 

@@ -2,8 +2,8 @@
 
 A size counts tokens of `tokens.py`: an English word, a jieba word of Chinese (13 of them are some 22
 characters), a kana or Hangul character. A text shorter than the size is compared as a whole: it must have the
-same tokens. n-grams are found by a 64-bit hash in a sorted array and then compared token by token: no collision
-decides.
+same tokens. n-grams are found by a 64-bit hash in a sorted array and then compared token by token: no
+collision decides.
 """
 
 from __future__ import annotations

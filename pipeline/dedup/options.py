@@ -32,7 +32,11 @@ class Options:
     overwrite: bool = option(False, "start anew in a used directory", group=_ROWS)
 
     rouge: float = option(
-        0.7, "highest ROUGE-L F against any row kept before or held-out text; 1: off", low=0, high=1, group=_ALIKE
+        0.7,
+        "highest ROUGE-L F against any row kept before or held-out text; 1: off",
+        low=0,
+        high=1,
+        group=_ALIKE,
     )
     embedding: float = option(
         1.0, "the same for the cosine of sentence embeddings, say 0.95; 1: off", low=0, high=1, group=_ALIKE

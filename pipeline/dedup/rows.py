@@ -74,7 +74,9 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise PipelineError(path, "this is no regular file, and a file is read twice", "Write it to the disk first.")
+        raise PipelineError(
+            path, "this is no regular file, and a file is read twice", "Write it to the disk first."
+        )
     if (path / "kept.jsonl").is_file():
         return [path / "kept.jsonl"]
     with disk_errors(path):
@@ -83,7 +85,9 @@ def _files(path: Path) -> list[Path]:
                 inside = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and f.is_file())
                 if inside:
                     return inside
-    raise PipelineError(path, f"the directory has no file that ends in {', '.join(SUFFIXES)}", "Name the files.")
+    raise PipelineError(
+        path, f"the directory has no file that ends in {', '.join(SUFFIXES)}", "Name the files."
+    )
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ def _check_apart(rows: Sequence[Source], held: Sequence[Source], folder: Path) -
             raise PipelineError(source.name, problem, "Leave one of the two out.")
     for source in (*rows, *held):
         if isinstance(source, File) and folder.resolve() in source.path.resolve().parents:
-            raise PipelineError(f"--out {folder}", f"{source.name} is read from there", "Choose another --out.")
+            raise PipelineError(
+                f"--out {folder}", f"{source.name} is read from there", "Choose another --out."
+            )
 
 
 @contextmanager

@@ -77,7 +77,10 @@ async def _pilot(
         pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
         for pool in pools:
             pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
-        job, began = _Watched(settings, pools, lambda example: None, lambda row: None, held_out), time.monotonic()
+        job, began = (
+            _Watched(settings, pools, lambda example: None, lambda row: None, held_out),
+            time.monotonic(),
+        )
         tally = await Scheduler(job, engine, Journal(None)).run()
     job.finish()
     return job, tally, time.monotonic() - began

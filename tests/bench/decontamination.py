@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/bench/decontamination.py instructions.txt --held 1000000 --size 13
 
-The file holds one instruction a line; they are the rows. Held-out texts are 60 words each, drawn from the words
-of all lines with a fixed seed (so they share n-grams only by chance); every 1,000th row is put into one of them.
+The file holds one instruction a line; they are the rows. Held-out texts are 60 words each, drawn from the
+words of all lines with a fixed seed (so they share n-grams only by chance); each 1,000th row is in one.
 """
 
 from __future__ import annotations
