@@ -7,7 +7,7 @@ text, the score and, for n-grams, the shared passages.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,9 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """The fields that say something, the score rounded to four digits."""
-        fields = {**asdict(self), "score": round(self.score, 4), "spans": list(self.spans)}
-        return {name: value for name, value in fields.items() if name != "spans" or value}
+        spans = {"spans": list(self.spans)} if self.spans else {}
+        score = round(self.score, 4)
+        return {"measure": self.measure, "score": score, "where": self.where, "text": self.text, **spans}
 
     def sentence(self) -> str:
         """The finding on one line, for people."""

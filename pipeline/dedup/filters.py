@@ -39,15 +39,15 @@ class Filters:
     @property
     def described(self) -> str:
         """What is looked for, in words."""
-        o, parts = self._options, []
-        if o.rouge < 1:
-            parts.append(f"ROUGE-L above {o.rouge:g}")
-        if o.embedding < 1:
-            parts.append(f"cosine above {o.embedding:g}")
-        if self._contamination:
-            shared = f"{o.ngram}-grams and " if o.ngram else ""
-            parts.append(f"{shared}the same against {len(self._contamination.held.texts)} held-out texts")
-        return f"on {o.on}: {', '.join(parts) or 'nothing is looked for'}"
+        o = self._options
+        parts = [f"ROUGE-L above {o.rouge:g}"] if o.rouge < 1 else []
+        parts += [f"cosine above {o.embedding:g}"] if o.embedding < 1 else []
+        said = f"on {o.on}: {', '.join(parts) or 'no measure'} among the rows"
+        if not self._contamination:
+            return said
+        parts = [f"shared {o.ngram}-grams", *parts] if o.ngram else parts
+        count = len(self._contamination.held.texts)
+        return f"{said}; {', '.join(parts) or 'no measure'} against {count} held-out texts"
 
     def apply(self, rows: Sequence[Row], outcome: Outcome) -> None:
         """Decide a batch of rows in order."""

@@ -48,11 +48,9 @@ class Outcome:
     def drop(self, row: Row, reason: str, findings: Sequence[Finding]) -> None:
         """Drop a row for a reason, with its evidence and as it was."""
         self.ledger.drop(row.where, _STAGES[reason], reason)
-        evidence = json_line({"evidence": [f.as_json() for f in findings]}, row.where)[1:-1]
-        head = json_line(
-            {"unit": "row", "id": row.name, "stage": _STAGES[reason], "reason": reason}, row.where
-        )
-        self._lines[1].append(f'{head[:-1]}, {evidence}, "row": {row.line}}}')
+        why = {"stage": _STAGES[reason], "reason": reason, "evidence": [f.as_json() for f in findings]}
+        head = json_line({"unit": "row", "id": row.name, **why}, row.where)
+        self._lines[1].append(f'{head[:-1]}, "row": {row.line}}}')  # the row in its own words
         if len(shown := self._shown[reason]) < _SHOWN:
             said = " ".join(row.line.split())
             shown.append(f"{reason}: {row.name}: {said[:_CUT]}\n    {findings[0].sentence()}")
