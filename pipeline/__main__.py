@@ -11,10 +11,12 @@ SPINE = ("config", "records", "lines", "rundir", "errors", "ledger", "progress")
 def commands() -> dict[str, str]:
     """Every command and the first line of its docstring, read without importing anything."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in SPINE and not path.stem.startswith("_"):
-            purpose = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found[path.stem] = purpose.split("\n")[0]
+    here = Path(__file__).parent
+    files = {path.stem: path for path in here.glob("[!_]*.py") if path.stem not in SPINE}
+    rooms = {path.parent.name: path for path in here.glob("*/__main__.py")}
+    for name, path in sorted({**files, **rooms}.items()):
+        purpose = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[name] = purpose.split("\n")[0]
     return found
 
 

@@ -38,8 +38,12 @@ def option(
     choices: tuple[str, ...] = (),
     metavar: str = "",
     group: str = "options",
+    positional: bool = False,
 ) -> Any:
-    """Declare a dataclass field that is also a flag and a YAML key; `low` and `high` are inclusive."""
+    """Declare a dataclass field that is also a flag and a YAML key; `low` and `high` are inclusive.
+
+    A `positional` one, a tuple, takes the words of the command line that belong to no flag.
+    """
     return dataclasses.field(
         default=default,
         metadata={
@@ -50,6 +54,7 @@ def option(
             "choices": choices,
             "metavar": metavar,
             "group": group,
+            "positional": positional,
         },
     )
 
@@ -74,7 +79,7 @@ def parse(cls: type[OptionsT], argv: list[str], *, prog: str, doc: str, base: Pa
     `base` is a YAML file below all of these: the configuration of a run that is resumed.
     """
     parser, fields = _parser(cls, prog, doc), _fields(cls)
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.parse_intermixed_args(argv))
     config = given.pop("config", None)
     below = {} if base is None else _read_yaml(base, fields)
     file = {} if config is None else _read_yaml(Path(config), fields)
@@ -188,10 +193,12 @@ def _parser(cls: Any, prog: str, doc: str) -> _Parser:
             groups[title] = parser.add_argument_group(title)
         group = groups[title]
         text = _help(f)
+        metavar = f.metadata["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT")
         if kind is bool:
             group.add_argument(flag(f.name), action=argparse.BooleanOptionalAction, help=text)
+        elif f.metadata["positional"]:
+            group.add_argument(f.name, nargs="*", metavar=metavar, help=text)
         else:
-            metavar = f.metadata["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT")
             group.add_argument(flag(f.name), nargs="+" if many else None, metavar=metavar, help=text)
     parser.known = frozenset(parser._option_string_actions)
     return parser

@@ -33,10 +33,10 @@ _VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba"
 
 
 class RunDir:
-    """One run's directory, locked while this object is open."""
+    """One run's directory, locked while this object is open; `option` is the flag that names it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, option: str = "--run", resumes: bool = True) -> None:
+        self.path, self._option, self._resumes = path, option, resumes
         self._lock: Any = None
 
     @property
@@ -61,7 +61,8 @@ class RunDir:
         """
         used = self._used_by()
         if used and not (resume or overwrite):
-            way = "Use --resume to go on with it, --overwrite to start it anew, or another --run."
+            go_on = "--resume to go on with it, " if self._resumes else ""
+            way = f"Use {go_on}--overwrite to start it anew, or another {self._option}."
             raise PipelineError(self.path, f"the directory is in use by {used}", way)
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -118,12 +119,13 @@ class RunDir:
         if not self.path.exists():
             return ""
         if not self.path.is_dir():
-            raise PipelineError(self.path, "this is a file, expected a directory", "Choose another --run.")
+            way = f"Choose another {self._option}."
+            raise PipelineError(self.path, "this is a file, expected a directory", way)
         names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
         foreign = [n for n in names if n not in _OURS and not n.startswith(".")]
         if foreign:
             problem = f"the directory holds '{foreign[0]}', which no run of ours wrote"
-            raise PipelineError(self.path, problem, "Choose another --run; nothing was touched.")
+            raise PipelineError(self.path, problem, f"Choose another {self._option}; nothing was touched.")
         if names in ([], ["run.json"]):  # the latter: stopped before config.yaml, so nothing was done
             return ""
         return "a finished run" if self.done else "an unfinished run"
@@ -138,7 +140,7 @@ class RunDir:
             raise PipelineError(
                 self.path,
                 "another process is running in this directory",
-                "Wait for it, stop it, or choose another --run.",
+                f"Wait for it, stop it, or choose another {self._option}.",
             ) from None
 
     def _clear(self) -> None:
@@ -205,8 +207,8 @@ def digest(value: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
-    with disk_errors(path):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    with disk_errors(path), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -186,7 +186,7 @@ def mixed() -> tuple[Made, Path]:
 
 def drive(engine: Scripted | None = None, journal: Path | None = None, **options: Any) -> Made:
     """A whole run, by default in both languages with prompts that the engine can read."""
-    engine, prompts = engine or Scripted(), one_line_prompts()
+    engine, prompts, held_out = engine or Scripted(), one_line_prompts(), options.pop("held_out", None)
     wanted = options.pop("wanted", TARGETS)
     defaults = {"prime": False, "num_proposals": 3, "classification_frac": 0.5, "prompt_reuse": 2}
     chosen = Options(
@@ -199,7 +199,7 @@ def drive(engine: Scripted | None = None, journal: Path | None = None, **options
     kept: list[Example] = []
     dropped: list[dict[str, Any]] = []
     pools = setup.pools({la: SEEDS[la] for la in wanted}, prompts, plan, wanted)
-    job = SelfInstruct(plan, pools, kept.append, dropped.append)
+    job = SelfInstruct(plan, pools, kept.append, dropped.append, held_out)
     tally = asyncio.run(Scheduler(job, engine, Journal(journal)).run())
     job.finish()
     return Made(job, engine, tally, kept, dropped)

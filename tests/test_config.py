@@ -269,3 +269,39 @@ def test_flag_spells_a_field_with_dashes() -> None:
 def test_cast_works_without_metadata() -> None:
     values: list[tuple[Any, Any, Any]] = [("3", int, 3), (3, float, 3.0), ("x", tuple[str, ...], ("x",))]
     assert [cast(value, kind, {}, where="x") for value, kind, _ in values] == [want for *_, want in values]
+
+
+@dataclasses.dataclass(frozen=True)
+class WithFiles(Options):
+    """The same with words that belong to no flag."""
+
+    files: tuple[str, ...] = option((), "files to read", metavar="IN", positional=True)
+
+
+def with_files(*argv: str) -> WithFiles:
+    return parse(WithFiles, list(argv), prog="pipeline.test", doc="What it does.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.jsonl b.jsonl --lr 0.5 --judge",
+        "--lr 0.5 --judge a.jsonl b.jsonl",
+        "--judge a.jsonl --lr 0.5 b.jsonl",
+    ],
+)
+def test_words_that_belong_to_no_flag_fill_the_positional_option(line: str) -> None:
+    got = with_files(*line.split())
+    assert (got.files, got.lr, got.judge) == (("a.jsonl", "b.jsonl"), 0.5, True)
+
+
+def test_a_positional_option_is_a_yaml_key_too_and_words_win_over_it(tmp_path: Path) -> None:
+    config = from_yaml(tmp_path, "files: [a.jsonl]\n")
+    assert with_files().files == ()
+    assert with_files("--config", config).files == ("a.jsonl",)
+    assert with_files("b.jsonl", "--config", config).files == ("b.jsonl",)
+
+
+def test_an_unknown_flag_beside_positional_words_is_refused() -> None:
+    with pytest.raises(PipelineError, match="unknown option '--jugde'. Did you mean '--judge'"):
+        with_files("a.jsonl", "--jugde")

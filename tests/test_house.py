@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.__main__ import commands
 from pipeline.config import parse
+from pipeline.dedup.options import Options as DedupOptions
 from pipeline.selfinstruct import Options
 from pipeline.stages.pool import Plan
 
@@ -68,7 +69,8 @@ def test_every_command_in_the_readme_parses_with_its_own_parser(capsys: pytest.C
             assert not argv, line
             continue
         assert module.removeprefix("pipeline.") in commands(), line
-        command = importlib.import_module(module)
+        room = (REPO / module.replace(".", "/")).is_dir()
+        command = importlib.import_module(f"{module}.__main__" if room else module)
         try:
             parse(command.Options, argv, prog=module, doc=command.__doc__ or "")
         except SystemExit as ended:
@@ -124,6 +126,12 @@ def test_every_option_is_read_by_something_other_than_its_declaration() -> None:
     # These two choose what main does, so main is where they are read.
     read |= attributes(TREES[entry], "options") & {"check_seeds", "dry_run"}
     assert not sorted({field.name for field in fields(Options)} - read)
+
+
+def test_every_option_of_dedup_is_read_too() -> None:
+    room = REPO / "pipeline" / "dedup"
+    read = set().union(*(attributes(tree, "options", "o") for p, tree in TREES.items() if p.parent == room))
+    assert not sorted({field.name for field in fields(DedupOptions)} - read)
 
 
 def test_every_setting_of_the_plan_is_read() -> None:
@@ -225,6 +233,7 @@ def test_the_map_lists_every_command_and_nothing_else() -> None:
         for path in (REPO / "pipeline").glob("*.py")
         if path.stem != "__main__" and 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
     }
+    entries |= {path.parent.name for path in (REPO / "pipeline").glob("*/__main__.py")}
     assert set(commands()) == entries
     done = python("-m", "pipeline")
     assert (done.returncode, done.stderr) == (0, "")

@@ -45,13 +45,14 @@ def run(options: Options, root: Path) -> int:
         target.check_same(config, inputs)
         return _end(target.path)
     setup.check_models(options)
+    held_out = setup.held_out(options)
     target.claim(
         config, inputs, resume=options.resume, overwrite=options.overwrite, manner=setup.manner(options)
     )
     try:
         began = time.monotonic()
         with Display(target.path / "log.txt") as display:
-            made = generate(options, target.path, seeds, prompts, display)
+            made = generate(options, target.path, seeds, prompts, display, held_out)
         _export(target, made, options)
         _diversity(target, made)
         _report(display, target, made, time.monotonic() - began)

@@ -71,12 +71,16 @@ async def _pilot(
     options: Options, seeds: dict[str, list[SeedTask]], prompts: Prompts
 ) -> tuple[_Watched, Tally, float]:
     """A small run; the finished job, its counts and its seconds."""
+    held_out = setup.held_out(options)
     async with open_engine(options, Path(), setup.judge_model(options)) as engine:
         settings = setup.plan_for(options, engine)
         pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
         for pool in pools:
             pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
-        job, began = _Watched(settings, pools, lambda example: None, lambda row: None), time.monotonic()
+        job, began = (
+            _Watched(settings, pools, lambda example: None, lambda row: None, held_out),
+            time.monotonic(),
+        )
         tally = await Scheduler(job, engine, Journal(None)).run()
     job.finish()
     return job, tally, time.monotonic() - began

@@ -20,6 +20,7 @@ from pipeline.engines.base import Request, Response
 from pipeline.records import Drop, Example
 from pipeline.stages import steps_instance, steps_task
 from pipeline.stages.books import Ask, Books, not_needed
+from pipeline.stages.heldout import HeldOutFilter
 from pipeline.stages.pool import Plan, Pool
 from pipeline.stages.screen import special_token
 
@@ -37,7 +38,8 @@ _STEPS = {
 class SelfInstruct:
     """Implements `scheduler.Job`.
 
-    `on_keep` and `on_drop` receive examples and drop records as they are decided.
+    `on_keep` and `on_drop` receive examples and drop records as they are decided; `held_out` finds what must
+    not be made.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class SelfInstruct:
         pools: list[Pool],
         on_keep: Callable[[Example], None],
         on_drop: Callable[[dict[str, Any]], None],
+        held_out: HeldOutFilter | None = None,
     ) -> None:
         self.plan, self.pools, self.books = plan, pools, Books(on_keep, on_drop)
+        self.held_out = held_out
         self.candidates, self.instances = self.books.candidates, self.books.instances
         self.requests = self.books.requests
         self.asks: dict[int, Ask] = {}

@@ -23,6 +23,7 @@ from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.checkpoint import Checkpoint
 from pipeline.stages.flow import SelfInstruct
+from pipeline.stages.heldout import HeldOutFilter
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.summary import funnel, stage_counts
 
@@ -43,7 +44,12 @@ class Generated:
 
 
 def generate(
-    options: Options, path: Path, seeds: dict[str, list[SeedTask]], prompts: Prompts, display: Display
+    options: Options,
+    path: Path,
+    seeds: dict[str, list[SeedTask]],
+    prompts: Prompts,
+    display: Display,
+    held_out: HeldOutFilter | None,
 ) -> Generated:
     """Ask until every language has its examples, or its limit of proposals.
 
@@ -69,7 +75,7 @@ def generate(
                     f"prompts: {settings.style}, answers: {settings.answer_style}"
                 )
                 job = SelfInstruct(
-                    settings, pools, lambda e: kept.append([e]), lambda row: dropped.append([row])
+                    settings, pools, lambda e: kept.append([e]), lambda row: dropped.append([row]), held_out
                 )
                 watch = _Watch(display, job, engine, metrics)
                 scheduler = Scheduler(

@@ -158,6 +158,22 @@ class Options(EngineOptions, RunOptions):
     embedding_api_key_env: str = option(
         "OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME", group=_FILTER
     )
+    heldout: tuple[str, ...] = option(
+        (),
+        "held-out texts that nothing made may give away: files, directories or hub datasets "
+        "(owner/name:config:split)",
+        metavar="PATH",
+        group=_FILTER,
+    )
+    heldout_ngram: int = option(
+        13,
+        "words in a row that an instruction or example must not share with a held-out text; 0: only "
+        "ROUGE-L of instructions is compared",
+        unit="words (zh: jieba words)",
+        low=0,
+        high=1000,
+        group=_FILTER,
+    )
 
     num_instances: int = option(
         1, "instances per open task", unit="instances", low=1, high=16, group=_INSTANCE

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import as_dict
 from pipeline.dedup.encoder import Encoder, EncoderSettings, encoder_for
+from pipeline.dedup.rows import find_sources
 from pipeline.engines.base import Engine, Sampling
 from pipeline.engines.open import check_engine
 from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
 from pipeline.records import LANGUAGES, SeedTask
 from pipeline.rundir import file_digest
+from pipeline.stages.heldout import HeldOutFilter
 from pipeline.stages.pool import Plan, Pool
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.screen import ScreenLimits
@@ -69,12 +71,21 @@ def manner(options: Options) -> dict[str, Any]:
 
 
 def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
-    """The digests of every file that is read: seeds, prompts, word lists."""
+    """The digests of every file that is read: seeds, prompts, word lists, held-out texts."""
     files = list(seed_files(options.seeds))
     for folder in prompts.folders:
         for language in targets(options):
             files += sorted(f for f in (folder / language).glob("*") if f.is_file())
-    return {str(_shown(f)): file_digest(f) for f in files}
+    held = {str(_shown(Path(source.name))): source.digest() for source in find_sources(options.heldout)}
+    return {str(_shown(f)): file_digest(f) for f in files} | held
+
+
+def held_out(options: Options) -> HeldOutFilter | None:
+    """The filter against held-out texts, if any are named. Raises PipelineError."""
+    sources = find_sources(options.heldout)
+    if not sources:
+        return None
+    return HeldOutFilter(sources, ngram=options.heldout_ngram, rouge=options.rouge_threshold)
 
 
 def _shown(path: Path) -> Path:

@@ -86,6 +86,8 @@ def check(run: SelfInstruct, ask: Ask, finish_reason: str) -> None:
         prompt_texts=pool.prompt_texts,
     )
     drop = drop or conflict(ask.subject.kept, ask.input, ask.output)
+    if run.held_out and not drop:
+        drop = run.held_out.example(task.instruction, ask.input, ask.output)
     drop = drop or pool.off_topic(task.instruction, ask.input, ask.output)
     if drop:
         return run.books.drop_instance(ask, "validate", drop)

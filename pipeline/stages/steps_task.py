@@ -92,13 +92,16 @@ def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
 
 
 def _admitted(run: SelfInstruct, candidate: Candidate, drop: Drop | None) -> bool:
-    """Screen a candidate, look for near duplicates, and put it into the pool; False if it was dropped."""
+    """Screen a candidate, look for what it is too like, and put it into the pool; False if it was dropped."""
     pool, task, stage = candidate.pool, candidate.task, "parse"
     if not drop and pool.full:
         drop = not_needed(pool)
     if not drop:
         stage = "screen"
         drop = screen(task.instruction, pool.language, pool.words, run.plan.screen, pool.prompt_texts)
+    if not drop and run.held_out:
+        stage = "heldout"
+        drop = run.held_out.instruction(task.instruction)
     if not drop:
         stage = "dedup"
         drop, nearest = pool.compare(task.id, task.instruction)

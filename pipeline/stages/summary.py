@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from pipeline.engines.job import Tally
     from pipeline.stages.flow import SelfInstruct
 
-_CANDIDATE_STAGES = ("parse", "screen", "dedup", "classify", "labels")
+_CANDIDATE_STAGES = ("parse", "screen", "heldout", "dedup", "classify", "labels")
 _INSTANCE_STAGES = ("instantiate", "input", "labelled_input", "answer", "validate", "judge", "export")
 
 
 def drop_table(job: SelfInstruct) -> dict[str, dict[str, Any]]:
     """Per stage: how many came in, went on, and were dropped for which reason.
 
-    Candidates go through parse, screen, dedup, classify and labels, instances through the rest; a candidate
-    none of whose instances was kept is counted where its instances were dropped.
+    Candidates go through parse, screen, heldout, dedup, classify and labels, instances through the rest; a
+    candidate none of whose instances was kept is counted where its instances were dropped.
     """
     table: dict[str, dict[str, Any]] = {}
     for ledger, stages in ((job.candidates, _CANDIDATE_STAGES), (job.instances, _INSTANCE_STAGES)):
@@ -47,7 +47,7 @@ def funnel(job: SelfInstruct) -> dict[str, int]:
     return {
         "proposed": proposed,
         "screened": screened,
-        "unique": screened - dropped["dedup"],
+        "unique": screened - dropped["heldout"] - dropped["dedup"],
         "instances": job.instances.opened,
         "kept": job.instances.kept,
     }

@@ -1,0 +1,220 @@
+"""Rows of any data set, one by one: JSONL, JSON arrays, Parquet, directories and runs, hub datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.dedup.hub import HubDataset, hub_dataset
+from pipeline.errors import PipelineError, disk_errors
+from pipeline.records import json_object, read_rows
+from pipeline.rundir import file_digest
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+_BOM = b"\xef\xbb\xbf"
+_EMPTY = "the file is empty, expected at least one row"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: where it stands (`file:line`, `file[index]`), its fields, and itself as one line of JSON."""
+
+    where: str
+    fields: dict[str, Any]
+    line: str
+
+    @property
+    def name(self) -> str:
+        """Where it stands and, if it has one, its id."""
+        return f"{self.where} (id {self.fields['id']})" if "id" in self.fields else self.where
+
+
+class Source(Protocol):
+    """Something that rows come from."""
+
+    @property
+    def name(self) -> str:
+        """What run.json calls it."""
+
+    @property
+    def identity(self) -> str:
+        """The same for the same rows, whatever they were called."""
+
+    def digest(self) -> str:
+        """What changes when the rows change."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, read anew each time. Raises PipelineError naming file and line."""
+
+
+def find_sources(names: Sequence[str]) -> list[Source]:
+    """The files and hub datasets that `names` mean; nothing is read yet. Raises PipelineError.
+
+    A run directory of ours means its kept.jsonl, a dataset directory its data/*.parquet, any other directory
+    its own files, by name, without subfolders.
+    """
+    found: list[Source] = []
+    for name in names:
+        if Path(name).exists():
+            found += [File(path) for path in _files(Path(name))]
+        else:
+            found.append(hub_source(name))
+    seen: set[str] = set()
+    for source in found:
+        if source.identity in seen:
+            raise PipelineError(source.name, "it is named twice", "Name every file once.")
+        seen.add(source.identity)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise PipelineError(
+            path, "this is no regular file, and a file is read twice", "Write it to the disk first."
+        )
+    if (path / "kept.jsonl").is_file():
+        return [path / "kept.jsonl"]
+    with disk_errors(path):
+        for folder, suffixes in ((path / "data", SUFFIXES[2:]), (path, SUFFIXES)):
+            if folder.is_dir():
+                inside = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and f.is_file())
+                if inside:
+                    return inside
+    raise PipelineError(
+        path, f"the directory has no file that ends in {', '.join(SUFFIXES)}", "Name the files."
+    )
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of rows."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path as it was given."""
+        return str(self.path)
+
+    @property
+    def identity(self) -> str:
+        """Its full path."""
+        return str(self.path.resolve())
+
+    def digest(self) -> str:
+        """The SHA-256 of its bytes."""
+        return file_digest(self.path)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows; a JSON array is read as a whole, other files as they go. Raises PipelineError."""
+        if self.path.suffix.lower() == ".parquet":
+            rows = _parquet_rows(self.path)
+        elif _is_array(self.path):
+            rows = (Row(where, fields, json_line(fields, where)) for where, fields in read_rows(self.path))
+        else:
+            rows = _json_lines(self.path)
+        empty = True
+        for row in rows:
+            empty = False
+            yield row
+        if empty:
+            raise PipelineError(self.path, _EMPTY, "Write at least one row, or leave the file out.")
+
+
+def _is_array(path: Path) -> bool:
+    with disk_errors(path), path.open("rb") as stream:
+        start = stream.read(4096).removeprefix(_BOM).lstrip()
+        return start.startswith(b"[")
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with disk_errors(path), path.open("rb") as stream:
+        for number, raw in enumerate(stream, 1):
+            data = raw.removeprefix(_BOM) if number == 1 else raw
+            if data.strip():
+                where = f"{path}:{number}"
+                line = _decoded(data, where).strip()
+                yield Row(where, json_object(where, line), line)
+
+
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        fix = "Save the file as UTF-8 (iconv -f GB18030 -t UTF-8, say)."
+        raise PipelineError(where, problem, fix) from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowException, parquet
+
+    with disk_errors(path):
+        try:
+            number = 0
+            for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+                for fields in batch.to_pylist():
+                    where = f"{path}[{number}]"
+                    yield Row(where, fields, json_line(fields, where))
+                    number += 1
+        except ArrowException as error:
+            said = str(error).splitlines()[0].rstrip(".")
+            raise PipelineError(path, f"not Parquet ({said})", "Mend the file.") from None
+
+
+def json_line(fields: dict[str, Any], where: str) -> str:
+    """The fields as one line of JSON, dates and decimals as text. Raises PipelineError for bytes."""
+    try:
+        return json.dumps(fields, ensure_ascii=False, default=_plain)
+    except TypeError as error:
+        raise PipelineError(where, str(error), "Leave that column out.") from None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise TypeError("a field holds bytes, which JSONL cannot hold")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def hub_source(name: str) -> Source:
+    """The hub dataset `name`. Raises PipelineError if that is no such name."""
+    found = hub_dataset(name) if Path(name.split(":")[0]).suffix.lower() not in SUFFIXES else None
+    if not found:
+        problem = "no such file or directory, and not the name of a hub dataset (owner/name)"
+        raise PipelineError(name, problem, "Correct the path.")
+    return _Hub(found)
+
+
+@dataclass(frozen=True)
+class _Hub:
+    """A split of a hub dataset as a source."""
+
+    dataset: HubDataset
+
+    @property
+    def name(self) -> str:
+        """Its name as it was given."""
+        return self.dataset.name
+
+    @property
+    def identity(self) -> str:
+        """Its name."""
+        return self.name
+
+    def digest(self) -> str:
+        """What the `datasets` library knows this version by."""
+        return self.dataset.digest()
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, as they come from the hub."""
+        empty = True
+        for number, fields in enumerate(self.dataset.rows()):
+            empty, where = False, f"{self.name}[{number}]"
+            yield Row(where, fields, json_line(fields, where))
+        if empty:
+            raise PipelineError(self.name, "the split is empty, expected at least one row", "Name another.")
