@@ -33,13 +33,22 @@ def match(
     scratch: Scratch,
     longest: int,
     threshold: float,
+    since: int,
     matches: Any,
     commons: Any,
 ) -> None:
-    """Search for the new texts begin..end; write their matches and LCS lengths."""
+    """Search for the new texts begin..end from text `since` on; write their matches and LCS lengths."""
     for i in range(begin, end):
         tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
-        matches[i], commons[i] = first_match(tokens, rank, pool, lists, scratch, longest, 0, threshold)
+        matches[i], commons[i] = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
+
+
+@njit(cache=True, nogil=True)
+def _copy_rows(source: Any, first: int, target: Any, begin: int, count: int) -> None:
+    """Copy rows one by one: a slice assignment takes Numba seconds to compile."""
+    for i in range(count):
+        for j in range(3):
+            target[begin + i, j] = source[first + i, j]
 
 
 @njit(cache=True, nogil=True)
@@ -56,9 +65,9 @@ def _list(lists: Postings, entries: Any, tokens: Any, number: int, rank: Any, le
             room, used = max(2, 2 * count), lists.used[0]
             if used + room > len(entries):
                 grown = np.empty((max(2 * len(entries), used + room), 3), np.int32)
-                grown[:used] = entries[:used]
+                _copy_rows(entries, 0, grown, 0, used)
                 entries = grown
-            entries[used : used + count] = entries[lists.first[token] : lists.first[token] + count]
+            _copy_rows(entries, lists.first[token], entries, used, count)
             lists.first[token], lists.room[token], lists.used[0] = used, room, used + room
         at = lists.first[token] + count
         entries[at, 0], entries[at, 1], entries[at, 2] = number, m, m - p
@@ -128,7 +137,8 @@ def admit(
                 matches[i], commons[i] = found, common
                 continue
         at = pool.starts[size]
-        pool.tokens[at : at + len(tokens)] = tokens
+        for j in range(len(tokens)):
+            pool.tokens[at + j] = tokens[j]
         pool.starts[size + 1] = at + len(tokens)
         pool.hidden[size] = sign(tokens, pool.bits[size])
         _, table = needs(len(tokens), longest, threshold) if len(tokens) else (0, np.zeros(0, np.int64))
@@ -160,8 +170,8 @@ def most_similar(tokens: Any, pool: Texts, size: int, scratch: Scratch, k: int) 
         while at and score > scores[at - 1]:
             at -= 1
         if at < k:
-            numbers[at + 1 :], commons[at + 1 :] = numbers[at:-1].copy(), commons[at:-1].copy()
-            scores[at + 1 :] = scores[at:-1].copy()
+            for j in range(k - 1, at, -1):
+                numbers[j], commons[j], scores[j] = numbers[j - 1], commons[j - 1], scores[j - 1]
             numbers[at], commons[at], scores[at] = number, common, score
     for token in tokens:
         scratch.slots[token] = -1
