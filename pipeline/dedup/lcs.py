@@ -101,7 +101,7 @@ def needs(m: int, longest: int, threshold: float) -> Any:
 
 @njit(cache=True, nogil=True)
 def sort(keys: Any) -> None:
-    """Sort in place (Shell 1959): fast on a few dozen keys, and compiled at once, unlike the library's sort."""
+    """Sort in place (Shell 1959): fast on a few dozen keys, and compiled sooner than the library sort."""
     gap = len(keys) // 2
     while gap:
         for i in range(gap, len(keys)):
