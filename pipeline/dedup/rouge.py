@@ -123,18 +123,8 @@ class RougeIndex:
         def part(thread: int) -> None:
             """The matches of one thread's texts."""
             begin, end, own = edges[thread], edges[thread + 1], self._scratch[thread]
-            args = (
-                self._rank,
-                self._pool,
-                self._lists,
-                own,
-                self._longest,
-                self.threshold,
-                0,
-                matches,
-                commons,
-            )
-            batches.match(block, begin, end, *args)
+            index = (self._rank, self._pool, self._lists, own, self._longest, self.threshold)
+            batches.match(block, begin, end, *index, 0, matches, commons)
 
         if threads == 1:
             return part(0)
