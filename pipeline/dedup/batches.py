@@ -35,12 +35,12 @@ def match(
     threshold: float,
     since: int,
     matches: Any,
-    commons: Any,
+    scores: Any,
 ) -> None:
-    """Search for the new texts begin..end from text `since` on; write their matches and LCS lengths."""
+    """Search for the new texts begin..end from text `since` on; write their matches and F-measures."""
     for i in range(begin, end):
         tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
-        matches[i], commons[i] = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
+        matches[i], scores[i] = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
 
 
 @njit(cache=True, nogil=True)
@@ -120,7 +120,7 @@ def admit(
     since: int,
     always: bool,
     matches: Any,
-    commons: Any,
+    scores: Any,
 ) -> Any:
     """Admit the first `count` new texts that have no match, in order; `pool` has room for all of them.
 
@@ -132,9 +132,9 @@ def admit(
             continue
         tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
         if not always:
-            found, common = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
+            found, score = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
             if found >= 0:
-                matches[i], commons[i] = found, common
+                matches[i], scores[i] = found, score
                 continue
         at = pool.starts[size]
         for j in range(len(tokens)):
@@ -151,9 +151,9 @@ def admit(
 
 @njit(cache=True, nogil=True)
 def most_similar(tokens: Any, pool: Texts, size: int, scratch: Scratch, k: int) -> Any:
-    """The k admitted texts with the highest F-measure, the earliest of equals first (numbers, LCS)."""
+    """The k admitted texts with the highest F-measure, the earliest of equals first (numbers, F)."""
     k, m = min(k, size), len(tokens)
-    numbers, commons, scores = np.zeros(k, np.int64), np.zeros(k, np.int64), np.full(k, -1.0)
+    numbers, scores = np.zeros(k, np.int64), np.full(k, -1.0)
     bits = np.empty(2, np.uint64)
     hidden = sign(tokens, bits)
     masks = place(tokens, scratch.slots)
@@ -171,8 +171,8 @@ def most_similar(tokens: Any, pool: Texts, size: int, scratch: Scratch, k: int) 
             at -= 1
         if at < k:
             for j in range(k - 1, at, -1):
-                numbers[j], commons[j], scores[j] = numbers[j - 1], commons[j - 1], scores[j - 1]
-            numbers[at], commons[at], scores[at] = number, common, score
+                numbers[j], scores[j] = numbers[j - 1], scores[j - 1]
+            numbers[at], scores[at] = number, score
     for token in tokens:
         scratch.slots[token] = -1
-    return numbers, commons
+    return numbers, scores

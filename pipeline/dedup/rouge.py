@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pipeline.dedup import batches
-from pipeline.dedup.lcs import Postings, Scratch, Texts, f_measure
+from pipeline.dedup.lcs import Postings, Scratch, Texts
 from pipeline.dedup.tokens import WORDS, Vocabulary
 from pipeline.dedup.verdicts import NO_MATCH as NO_MATCH
 from pipeline.dedup.verdicts import Neighbour as Neighbour
@@ -57,9 +57,9 @@ class RougeIndex:
         """What `add` would say of each text alone, admitting none."""
         tokens, starts = self._vocabulary.encode(texts)
         self._make_room(0, 0)
-        matches, commons = np.full(len(texts), NO_MATCH, np.int64), _zeros(len(texts))
-        self._match(Texts(tokens, starts, self._pool.bits, self._pool.hidden), matches, commons)
-        return self._verdicts(matches, commons, np.diff(starts))
+        matches, scores = np.full(len(texts), NO_MATCH, np.int64), np.zeros(len(texts))
+        self._match(Texts(tokens, starts, self._pool.bits, self._pool.hidden), matches, scores)
+        return Verdicts(matches, scores)
 
     def neighbour(self, verdicts: Verdicts, i: int) -> Neighbour | None:
         """The admitted text that dropped the i-th; None if it was kept."""
@@ -73,10 +73,9 @@ class RougeIndex:
         tokens, _ = self._vocabulary.encode([text])
         self._make_room(0, 0)
         found = batches.most_similar(tokens, self._pool, len(self), self._scratch[0], k)
-        lengths = self._lengths(found[0])
         return [
-            Neighbour(self.keys[i], self.texts[i], f_measure(common, len(tokens), n))
-            for i, common, n in zip(found[0].tolist(), found[1].tolist(), lengths.tolist(), strict=True)
+            Neighbour(self.keys[i], self.texts[i], score)
+            for i, score in zip(found[0].tolist(), found[1].tolist(), strict=True)
         ]
 
     def state(self) -> dict[str, list[str]]:
@@ -94,19 +93,19 @@ class RougeIndex:
         self._longest = max(self._longest, int(np.diff(starts).max(initial=0)))
         self._make_room(len(texts), len(tokens))
         self._rank_tokens(new, len(texts))
-        matches, commons = np.full(len(texts), NO_MATCH, np.int64), _zeros(len(texts))
+        matches, scores = np.full(len(texts), NO_MATCH, np.int64), np.zeros(len(texts))
         for begin, end in self._blocks(len(texts)):
             block = new._replace(starts=starts[begin : end + 1])
-            found, common = matches[begin:end], commons[begin:end]
+            found, score = matches[begin:end], scores[begin:end]
             # the admitted texts are searched by all threads at once, the block's own while they are admitted
             since = len(self) if end - begin >= _PARALLEL else 0
             if since and not always:
-                self._match(block, found, common)
-            self._admit(block, since, always, found, common)
+                self._match(block, found, score)
+            self._admit(block, since, always, found, score)
             kept = (np.flatnonzero(found == NO_MATCH) + begin).tolist()
             self.keys += [keys[i] for i in kept]
             self.texts += [texts[i] for i in kept]
-        return self._verdicts(matches, commons, np.diff(starts))
+        return Verdicts(matches, scores)
 
     def _blocks(self, count: int) -> Iterator[tuple[int, int]]:
         begin = 0
@@ -115,7 +114,7 @@ class RougeIndex:
             yield begin, end
             begin = end
 
-    def _match(self, block: Texts, matches: np.ndarray, commons: np.ndarray) -> None:
+    def _match(self, block: Texts, matches: np.ndarray, scores: np.ndarray) -> None:
         """Search for a block's texts among the admitted ones, each thread for its part."""
         threads = self._threads if len(matches) >= _PARALLEL else 1
         edges = np.linspace(0, len(matches), threads + 1).astype(int).tolist()
@@ -124,16 +123,14 @@ class RougeIndex:
             """The matches of one thread's texts."""
             begin, end, own = edges[thread], edges[thread + 1], self._scratch[thread]
             index = (self._rank, self._pool, self._lists, own, self._longest, self.threshold)
-            batches.match(block, begin, end, *index, 0, matches, commons)
+            batches.match(block, begin, end, *index, 0, matches, scores)
 
         if threads == 1:
             return part(0)
         with ThreadPoolExecutor(threads) as workers:
             list(workers.map(part, range(threads)))
 
-    def _admit(
-        self, block: Texts, since: int, always: bool, matches: np.ndarray, commons: np.ndarray
-    ) -> None:
+    def _admit(self, block: Texts, since: int, always: bool, matches: np.ndarray, scores: np.ndarray) -> None:
         index = (
             self._rank,
             self._pool,
@@ -143,19 +140,8 @@ class RougeIndex:
             self._longest,
             self.threshold,
         )
-        _, entries = batches.admit(block, len(matches), *index, since, always, matches, commons)
+        _, entries = batches.admit(block, len(matches), *index, since, always, matches, scores)
         self._lists = self._lists._replace(entries=entries)
-
-    def _verdicts(self, matches: np.ndarray, commons: np.ndarray, lengths: np.ndarray) -> Verdicts:
-        scores = np.zeros(len(matches))
-        dropped = np.flatnonzero(matches != NO_MATCH)
-        others = self._lengths(matches[dropped])
-        precision, recall = commons[dropped] / lengths[dropped], commons[dropped] / others
-        scores[dropped] = 2 * precision * recall / (precision + recall)  # as f_measure does
-        return Verdicts(matches, scores)
-
-    def _lengths(self, numbers: np.ndarray) -> np.ndarray:
-        return self._pool.starts[numbers + 1] - self._pool.starts[numbers]
 
     def _make_room(self, texts: int, tokens: int) -> None:
         """Make room for that many more texts and tokens, and for all words of the vocabulary."""

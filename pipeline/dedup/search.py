@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pipeline.dedup.lcs import Postings, Scratch, Texts, lcs, needs, place, popcount, rarest_first, sign
+from pipeline.dedup.lcs import (
+    Postings,
+    Scratch,
+    Texts,
+    f_measure,
+    lcs,
+    needs,
+    place,
+    popcount,
+    rarest_first,
+    sign,
+)
 
 PICKED = 512  # entries looked at together
 
@@ -52,11 +63,11 @@ def first_match(
 ) -> Any:
     """The earliest admitted text, from number `since` on, whose F-measure exceeds the threshold.
 
-    Returns its number and their LCS; -1 and 0 if there is none.
+    Returns its number and that F-measure; -1 and 0 if there is none.
     """
-    m, best, common = len(tokens), -1, 0
+    m, best, score = len(tokens), -1, 0.0
     if m == 0:
-        return best, common
+        return best, score
     low, table = needs(m, longest, threshold)
     bits, masks, picked = np.empty(2, np.uint64), np.zeros((0, 0), np.uint64), np.empty(PICKED, np.int64)
     hidden = sign(tokens, bits)
@@ -91,10 +102,10 @@ def first_match(
                     masks = place(tokens, slots)
                 found = lcs(masks, slots, pool_tokens[pool_starts[number] : pool_starts[number + 1]])
                 if found >= wanted:
-                    best, common = number, found
+                    best, score = number, f_measure(found, m, n)
             if 0 <= best <= entries[min(end, part + PICKED) - 1, 0]:
                 break
     if len(masks):
         for token in tokens:
             scratch.slots[token] = -1
-    return best, common
+    return best, score
