@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.stages.classify import (
     compare_request,
     implausible,
     parse_classification,
+    told_by_verb,
 )
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.seeds import load_seeds
@@ -90,13 +92,44 @@ def test_likelihoods_are_used_before_the_text() -> None:
 
 def test_an_instruction_unlikely_in_both_lists_is_implausible() -> None:
     # 7 words + 2, at best -45 nats: -5 nats a word
-    drop = implausible(scores(-45.0, -70.0), "is this review positive or negative please", -4.0)
+    asked = "is this review positive or negative please"
+    drop = implausible(scores(-45.0, -70.0), asked, -4.0, math.inf)
     assert drop is not None
     assert (drop.reason, drop.evidence) == ("implausible", "-5.00 nats a unit < -4")
-    assert implausible(scores(-70.0, -28.0), "is this review positive or negative please", -4.0) is None
+    assert implausible(scores(-70.0, -28.0), asked, -4.0, math.inf) is None
     # 4 characters + 2, at best -12 nats: -2 a character
-    assert implausible(scores(-12.0, -13.0), "写一首诗", -4.0) is None
-    assert implausible(scores(-9.0, -9.0), "", -4.0) is not None
+    assert implausible(scores(-12.0, -13.0), "写一首诗", -4.0, math.inf) is None
+    assert implausible(scores(-9.0, -9.0), "", -4.0, math.inf) is not None
+
+
+def test_a_surprisal_over_the_limit_is_implausible() -> None:
+    assert implausible(scores(-30.0, -70.0), TASKS["en"], 0.0, 30.0) is None
+    drop = implausible(scores(-30.1, -70.0), TASKS["en"], 0.0, 30.0)
+    assert drop is not None
+    assert (drop.reason, drop.evidence) == ("implausible", "surprisal 30.1 nats > 30")
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.id)
+def test_the_first_verb_never_says_what_a_seed_is_not(seed: SeedTask) -> None:
+    assert told_by_verb(seed.instruction) in (None, seed.is_classification)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "kind"),
+    [
+        ("Classify the following review as positive or negative.", True),
+        ("Decide whether this message is spam.", True),
+        ("Can you explain what this article is about?", False),
+        ("Explain whether this is a question or a statement.", False),
+        ("Name the colour of this car.", None),
+        ("判断这句话的语气是正式还是随意。", True),
+        ("请把下面的评论分类。", True),
+        ("请解释什么是光合作用。", False),
+        ("这句话是褒义还是贬义?", None),
+    ],
+)
+def test_plain_first_words_tell_the_kind(instruction: str, kind: bool | None) -> None:
+    assert told_by_verb(instruction) is kind
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,14 @@ def test_only_the_answer_in_chat_has_a_system_message(language: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "ABOUT\nTHIS"])
-def test_a_chat_answer_is_asked_for_with_the_very_message_of_the_dataset(given: str) -> None:
+def test_a_chat_answer_is_asked_for_with_the_very_message_of_the_dataset_and_a_length(given: str) -> None:
     for language in LANGUAGES:
         message = Example("1", "ASKED", given, "SAID", language, False).messages[0]["content"]
         asked = Prompts().get(language, "answer", "chat").request({"instruction": "ASKED", "input": given})
-        assert asked.prompt == message
+        assert asked.prompt.startswith(f"{message}\n\n")
+        assert re.fullmatch(
+            r"[^\n]*(?:100 words|一百五十字)[^\n]*", asked.prompt.removeprefix(f"{message}\n\n")
+        )
 
 
 def test_an_optional_input_differs_from_a_needed_one() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.stages.repetition import repetition
-from pipeline.stages.screen import LEAK_UNITS, REASONS, ScreenLimits, load_words, screen
+from pipeline.stages.screen import LEAK_UNITS, REASONS, ScreenLimits, load_words, prompt_leak, screen
 from pipeline.stages.words import EVIDENCE, Words, find_phrase
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,6 +242,22 @@ def test_a_copied_run_counts_from_eight_words_on():
         instruction = "Explain: " + " ".join(copied[4 : 4 + size])
         drop = screen(instruction, "en", WORDS["en"], prompt_texts=PROMPTS)
         assert (drop is not None and drop.reason == "prompt_leak") is leaks
+
+
+@pytest.mark.parametrize(
+    ("language", "prompt", "text", "leaked"),
+    [
+        ("en", "Never speak of it. Use at most 100 words.", "Eat fruit. Use at most 100 words!", True),
+        ("en", "Never speak of it. Use at most 100 words.", "Use at most 10 words.", False),
+        ("en", "Answer briefly.", "Answer briefly.", False),  # two words say nothing
+        ("zh", "请直接回答，不要谈论你自己。", "多吃水果。不要谈论你自己。", True),
+        ("zh", "请直接回答，不要谈论你自己。", "不要谈论别人。", False),
+        ("zh", "请简明地回答。", "请简明地回答。", False),
+    ],
+)
+def test_a_sentence_of_a_prompt_leaks_as_a_whole(language, prompt, text, leaked):
+    drop = prompt_leak(text, WORDS[language], (prompt,), language)
+    assert (drop is not None and drop.reason == "prompt_leak") is leaked
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,27 @@ _YES_OR_NO = re.compile(
     re.IGNORECASE,
 )
 
+# First words that leave no doubt: of a choice among labels, and of a text to be written.
+_CHOOSE = re.compile(
+    r"(?:classify|categori[sz]e|label"
+    r"|(?:decide|tell|determine|judge|state|say|check|identify) (?:whether|if))\b"
+    r"|请?(?:判断|分类|归类|[将把].{0,30}分类)",
+    re.IGNORECASE,
+)
+_WRITE = re.compile(
+    r"(?:(?:can|could) you |please )*(?:explain|describe|write|summari[sz]e|rewrite|translate|discuss|compose"
+    r"|draft|outline|paraphrase|list|give|suggest|plan|share|define|compare|create)\b"
+    r"|(?:how (?:do|does|can|could|would|should)|what are|why)\b"
+    r"|请?(?:解释|说明|描述|写|撰写|概括|总结|改写|翻译|讨论|列出|列举|给出|设计|制定|推荐|介绍)",
+    re.IGNORECASE,
+)
+
+
+def told_by_verb(instruction: str) -> bool | None:
+    """Say whether it is a classification task where its first words leave no doubt, else None."""
+    asked = instruction.strip()
+    return True if _CHOOSE.match(asked) else False if _WRITE.match(asked) else None
+
 
 def closed_question(instruction: str, words: Words) -> bool:
     """Say whether the instruction is one yes/no question about a given text and asks for nothing more."""
@@ -117,13 +138,16 @@ def parse_classification(response: Response, margin: float = 0.0) -> bool | None
     return True if _YES.match(text) else False if _NO.match(text) else None
 
 
-def implausible(response: Response, instruction: str, least: float) -> Drop | None:
+def implausible(response: Response, instruction: str, least: float, most: float) -> Drop | None:
     """Drop an instruction that the model finds unlikely in both lists.
 
-    Under `least` nats per unit of length.
-
-    Only for compared lists (`compare_request`); it removes word salad that keeps the form of a request. Two
-    units are added to the length for the end of the line, or short instructions would look unlikely.
+    That is under `least` nats per unit of length (0: none), or with a surprisal, summed over the tokens, of
+    more than `most` nats. Only for compared lists (`compare_request`). The former removes word salad that
+    keeps the form of a request; two units are added to the length for the end of the line, or short
+    instructions would look unlikely. The latter removes what a small model loses the thread in.
     """
-    per_unit = max(response.choice_logprobs) / (length(instruction) + 2)
-    return Drop("implausible", f"{per_unit:.2f} nats a unit < {least:g}") if per_unit < least else None
+    total = max(response.choice_logprobs)
+    per_unit = total / (length(instruction) + 2)
+    if least and per_unit < least:
+        return Drop("implausible", f"{per_unit:.2f} nats a unit < {least:g}")
+    return Drop("implausible", f"surprisal {-total:.1f} nats > {most:g}") if -total > most else None

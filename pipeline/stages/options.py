@@ -219,6 +219,14 @@ class Options(EngineOptions, RunOptions):
         high=0,
         group=_FILTER,
     )
+    max_surprisal: float = option(
+        0.0,
+        "highest surprisal of an English instruction in the likelier list; "
+        "0: 32 for the embedded model, no limit for others",
+        unit="nats",
+        low=0,
+        group=_FILTER,
+    )
     min_relevance: float = option(
         0.45,
         "lowest cosine between the embeddings of request and answer; 0 asks none",

@@ -59,6 +59,7 @@ class Plan:
     min_relevance: float
     classification_margin: float
     min_plausibility: float
+    max_surprisal: float
     prompt_reuse: int
     sampling: Mapping[str, Sampling]
     screen: ScreenLimits = field(default_factory=ScreenLimits)
@@ -96,9 +97,11 @@ class Pool:
         self._short = {c: self._shortest(c) for c in (False, True)}
         self._whole = whole_seeds(seeds, self.max_shown) or list(seeds)
         shown = {"demonstrations": (), "opener": "", "count": 1, "instruction": "", "input": ""}
+        answer = self.prompt("answer").request(shown)
         self.prompt_texts = (
             *(self.prompt(stage).render(**shown) for stage in ("propose", "propose_classification")),
-            self.prompt("answer").request(shown).system,
+            answer.system,
+            answer.prompt,
         )
         self.rouge = RougeIndex(plan.rouge_threshold)
         self.embedding = EmbeddingIndex(plan.embedding_threshold, plan.encoder)

@@ -41,6 +41,7 @@ REASONS = (
     "repeated_label",
 )
 LEAK_UNITS = {"en": 8, "zh": 12}  # copied in a row; eight characters are a common phrase, eight words are not
+SENTENCE_UNITS = {"en": 4, "zh": 7}  # of a prompt's own sentence, from which on it leaks as a whole
 
 SPECIAL = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:bos|eos|unk|pad)>"
@@ -173,7 +174,7 @@ def refusal(text: str, words: Words, *, within: int | None = None) -> Drop | Non
 
 
 def prompt_leak(text: str, words: Words, prompt_texts: Sequence[str], language: str) -> Drop | None:
-    """Find phrases of prompts, or LEAK_UNITS units in a row that stand in one of `prompt_texts`."""
+    """Find phrases of prompts, and sentences or LEAK_UNITS units in a row of one of `prompt_texts`."""
     found = find_phrase(text, words.leaks)
     if found:
         return Drop("prompt_leak", quote(text, found[1]))
@@ -183,7 +184,11 @@ def prompt_leak(text: str, words: Words, prompt_texts: Sequence[str], language: 
         run = tuple(copied[i : i + size])
         if run in known:
             return Drop("prompt_leak", quote(("" if CJK.match(run[0]) else " ").join(run)))
-    return None
+    said = f" {' '.join(copied)} "
+    leaked = next(
+        (s for s in _sentences(tuple(prompt_texts), SENTENCE_UNITS.get(language, 4)) if s in said), ""
+    )
+    return Drop("prompt_leak", quote(leaked.strip())) if leaked else None
 
 
 def boilerplate(instruction: str, words: Words) -> Drop | None:
@@ -199,3 +204,10 @@ def boilerplate(instruction: str, words: Words) -> Drop | None:
 def _runs(texts: tuple[str, ...], size: int) -> frozenset[tuple[str, ...]]:
     split = [units(text) for text in texts]
     return frozenset(tuple(u[i : i + size]) for u in split for i in range(len(u) - size + 1))
+
+
+@functools.cache
+def _sentences(texts: tuple[str, ...], shortest: int) -> tuple[str, ...]:
+    """The sentences of texts, and the parts of Chinese ones, as units between spaces."""
+    split = [units(part) for text in texts for part in re.split(r"[.:;!?，。：；！？\n]+", text)]
+    return tuple(dict.fromkeys(f" {' '.join(part)} " for part in split if len(part) >= shortest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Options that say where and how a run is kept, not what comes out of it.
 _NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
+# Nats; beyond it the embedded model loses the thread.
+_MAX_SURPRISAL = 32.0
 # Options that say how the result is had: a resumed run may change them.
 _MANNER = (*MANNER, "embedding_base_url", "embedding_api_key_env")
 
@@ -180,6 +183,7 @@ def plan(
         sampling=_sampling(options),
         encoder=encoder(options),
         prime=options.prime and style == "completion",
+        max_surprisal=options.max_surprisal or (math.inf if options.model else _MAX_SURPRISAL),
         max_proposals=options.max_proposals or 12 * max(targets(options).values()) + 20,
         screen=ScreenLimits(options.min_words, options.max_words),
         validate=ValidateLimits(min_output=options.min_output, max_output=options.max_output),

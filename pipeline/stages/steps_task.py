@@ -21,6 +21,7 @@ from pipeline.stages.classify import (
     compare_request,
     implausible,
     parse_classification,
+    told_by_verb,
 )
 from pipeline.stages.instantiate import labels_request, named_labels, parse_labels
 from pipeline.stages.propose import parse_proposals, propose_request
@@ -133,13 +134,15 @@ def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
     """Send the task to its labels, or open its instances."""
     candidate, pool, plan = ask.subject, ask.pool, run.plan
     drop = not_needed(pool) if pool.full else None
-    if not drop and plan.compares and pool.language == "en" and plan.min_plausibility:
-        drop = implausible(response, candidate.task.instruction, plan.min_plausibility)
+    if not drop and plan.compares and pool.language == "en":
+        drop = implausible(response, candidate.task.instruction, plan.min_plausibility, plan.max_surprisal)
     if drop:
         return run.books.drop_candidate(candidate, "classify", drop)
     prompt = pool.prompt("classify_list" if plan.compares else "classify")
     candidate.note("classify", ask.number, pool.stamp(prompt.name))
     verdict = bool(parse_classification(response, plan.classification_margin if plan.compares else 0.0))
+    if plan.compares and (told := told_by_verb(candidate.task.instruction)) is not None:
+        verdict = told
     closed = plan.compares and closed_question(candidate.task.instruction, pool.words)
     candidate.task = replace(candidate.task, is_classification=verdict or closed)
     if closed:  # the labels need not be asked for

@@ -2,6 +2,9 @@
 
     .venv/bin/python tests/bench/growth.py --candidates 100000 --lines 100000
 
+Memory is the peak of a whole command, export and report included, in a process of its own for each of the
+two sizes.
+
 The model is a script that answers at once with new words, so that all time and memory is the pipeline's own:
 the command itself with its journal, ledger, filters, ROUGE-L dedup, snapshots and export. Sentence embeddings
 are off (encoding 100,000 texts takes ten minutes here and 150 MB to hold: 384 floats each).
@@ -11,14 +14,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import re
 import resource
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +38,14 @@ WORDS = sorted({w for s in load_seeds(["seeds/en.jsonl"]) for w in re.findall(r"
 
 
 class Script:
-    """Answers at once; notes memory when `marks` candidates were proposed, and when it is first asked."""
+    """Answers at once; notes when it is first asked."""
 
     model, license, precision = "script", "apache-2.0", "no numbers"
     batch_size, groups_in_flight = 1, 256
     can_score = can_structure = has_chat = False
     tokens_drawn = 0
 
-    def __init__(self, marks: Sequence[int]) -> None:
-        self.proposed, self.marks, self.memory = 0, list(marks), dict[int, float]()
+    def __init__(self) -> None:
         self.first_asked = 0.0
 
     async def generate(self, requests: Sequence[Request]) -> list[Response]:
@@ -54,9 +57,6 @@ class Script:
     def _answer(self, request: Request) -> Response:
         rng = random.Random(request.digest)
         if request.prompt.startswith("Come up with"):
-            self.proposed += PROPOSALS
-            if self.marks and self.proposed >= self.marks[0]:
-                self.memory[self.marks.pop(0)] = resident()
             items = [phrase(rng, 8).join(("Explain how ", ".")) for _ in range(PROPOSALS)]
             return Response("\n".join(f"{n}. {item}" for n, item in enumerate(items, 9)), "stop", 200, 80)
         if request.prompt.startswith("Is the answer"):
@@ -74,11 +74,6 @@ def phrase(rng: random.Random, count: int) -> str:
     """Words at random with the little ones between them that English has."""
     words = rng.sample(WORDS, count)
     return " ".join(f"{'the of a with and their'.split()[i % 6]} {word}" for i, word in enumerate(words))
-
-
-def resident() -> float:
-    """This process's memory now, in MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def run(script: Script, folder: Path, **options: Any) -> float:
@@ -109,39 +104,49 @@ def run(script: Script, folder: Path, **options: Any) -> float:
     return time.monotonic() - began
 
 
-def main() -> None:
-    """Measure both; each starts a directory that is thrown away."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=100_000)
-    parser.add_argument("--lines", type=int, default=100_000)
-    given = parser.parse_args()
+def peak(candidates: int) -> tuple[float, float]:
+    """A run until that many candidates are admitted: its seconds, and the most memory it had in MB."""
     with tempfile.TemporaryDirectory() as folder:
-        if given.lines:
-            place = Path(folder) / "long"
-            many = {"num_examples": given.lines, "max_proposals": given.lines}
-            seconds = run(Script([]), place, max_requests=given.lines, **many)
-            size = (place / "journal.jsonl").stat().st_size / 1e6
-            script, began = Script([]), time.monotonic()
-            run(script, place, resume=True, max_requests=given.lines + 500, **many)
-            resumed = script.first_asked - began
-            print(
-                f"journal of {given.lines} lines, {size:.0f} MB, made in {seconds:.0f} s: "
-                f"resumed in {resumed:.1f} s (start of the command to the next request)"
-            )
-        if given.candidates:
-            script = Script([1000])
-            seconds = run(
-                script,
-                Path(folder) / "large",
-                num_examples=int(given.candidates * 0.97),
-                max_proposals=given.candidates,
-            )
-            low, high = script.memory[1000], resident()
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-            print(
-                f"{given.candidates} candidates in {seconds:.0f} s: {low:.0f} MB after 1,000, {high:.0f} MB "
-                f"after all of them: {high - low:.0f} MB more; peak of the process with export {peak:.0f} MB"
-            )
+        wanted = {"num_examples": candidates, "max_proposals": candidates * 2}
+        seconds = run(Script(), Path(folder) / "run", **wanted)
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def apart(candidates: int) -> tuple[float, float]:
+    """`peak` in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(peak, candidates).result()
+
+
+def resume(lines: int) -> None:
+    """Make a journal of that many lines and go on after it."""
+    many: dict[str, Any] = {"num_examples": lines, "max_proposals": lines}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "long"
+        seconds = run(Script(), place, max_requests=lines, **many)
+        size = (place / "journal.jsonl").stat().st_size / 1e6
+        script, began = Script(), time.monotonic()
+        run(script, place, resume=True, max_requests=lines + 500, **many)
+    print(
+        f"journal of {lines} lines, {size:.0f} MB, made in {seconds:.0f} s: resumed in "
+        f"{script.first_asked - began:.1f} s (start of the command to the next request)"
+    )
+
+
+def main() -> None:
+    """Measure both; each in a directory that is thrown away."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=100_000, help="admitted in all; 0: no such run")
+    parser.add_argument("--lines", type=int, default=100_000, help="of the journal; 0: no such run")
+    given = parser.parse_args()
+    if given.lines:
+        resume(given.lines)
+    if given.candidates:
+        (_, low), (seconds, high) = apart(1000), apart(given.candidates)
+        print(
+            f"peak {low:.0f} MB with 1,000 candidates, {high:.0f} MB with {given.candidates:,} "
+            f"({seconds:.0f} s): {high - low:.0f} MB more"
+        )
 
 
 if __name__ == "__main__":
