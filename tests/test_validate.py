@@ -10,7 +10,7 @@ import pytest
 from pipeline.records import Instance
 from pipeline.stages.echoes import input_equals_output
 from pipeline.stages.screen import load_words
-from pipeline.stages.validate import REASONS, ValidateLimits, conflict, refers_to_input, validate
+from pipeline.stages.validate import REASONS, ValidateLimits, conflict, own_length, refers_to_input, validate
 from pipeline.stages.words import EVIDENCE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +18,8 @@ WORDS = {language: load_words(ROOT / "prompts" / language / "words.yaml") for la
 PROMPTS = (
     "Please answer the task as a patient expert who knows the field would do.",
     "请像一位熟悉这个领域的耐心专家那样完成任务。",
+    "Use at most 100 words.",
+    "回答不超过一百五十字。",
 )
 LIMITS = ValidateLimits(min_output=2, max_output=60, max_input=40)
 
@@ -54,10 +56,12 @@ ROWS = {
         "en": [
             ("Name a river.", "", "Come up with a series of tasks: name a lake."),
             ("Name a river.", "", "The Nile. Answer the task as a patient expert who knows rivers."),
+            ("How do I stop smoking?", "", "Begin today. Use only 100 words to explain it."),
         ],
         "zh": [
             ("列举一条河流。", "", "请想出一系列任务，比如列举湖泊。"),
             ("列举一条河流。", "", "熟悉这个领域的耐心专家那样回答：长江。"),
+            ("怎样戒烟？", "", "从今天开始。以上共一百五十字。"),
         ],
     },
     "missing_input": {
@@ -496,3 +500,16 @@ def test_an_input_does_not_hold_a_label(
     drop = check(instruction, given, label, language, is_classification=True, limits=limits)
     assert (drop is not None) is dropped
     assert drop is None or drop.reason == "input_holds_label"
+
+
+@pytest.mark.parametrize(
+    ("language", "instruction", "output"),
+    [
+        ("en", "Describe rain in 100 words.", "Here are 100 words on rain, which falls from clouds."),
+        ("en", "Describe rain.", "Rain has inspired more than 90 words in English."),
+        ("zh", "用一百五十字描写雨。", "下面的一百五十字写的是雨。"),
+        ("zh", "描写雨。", "雨字有八画，古人用三百字写过它。"),
+    ],
+)
+def test_a_length_that_was_asked_for_or_is_another_one_may_be_spoken_of(language, instruction, output):
+    assert own_length(instruction, output, PROMPTS) is None

@@ -72,6 +72,7 @@ REASONS = (
 REFUSED_WITHIN = 120  # characters: an answer refuses at its start, a letter may say "I cannot" later
 _FEW = 4  # units that say nothing about a language
 
+_TOLD_LENGTH = re.compile(r"\b\d+ words\b|[\d一二三四五六七八九十百两]+字", re.IGNORECASE)
 _NOTHING = frozenset(
     (
         "none",
@@ -142,6 +143,7 @@ def validate(
         or refused(output, instruction, words)
         or prompt_leak(input, words, prompt_texts, language)
         or prompt_leak(output, words, prompt_texts, language)
+        or own_length(f"{instruction}\n{input}", output, prompt_texts)
         or missing_input(instruction, input, words)
         or input_equals_output(instruction, input, output, is_classification)
         or input_repeats_instruction(instruction, input)
@@ -189,6 +191,13 @@ def refused(output: str, instruction: str, words: Words) -> Drop | None:
     if _TALK.search(instruction) and ABOUT_AI.search(instruction):
         return None  # a conversation with a chatbot was asked for
     return refusal(output, words, within=0 if _TURNED_DOWN.search(instruction) else REFUSED_WITHIN)
+
+
+def own_length(asked: str, output: str, prompt_texts: Sequence[str]) -> Drop | None:
+    """Drop an output that speaks of the length that only the prompt told it to have (reason prompt_leak)."""
+    told = {found.lower() for text in prompt_texts for found in _TOLD_LENGTH.findall(text)}
+    leaked = next((words for words in told if words in output.lower() and words not in asked.lower()), "")
+    return Drop("prompt_leak", quote(leaked)) if leaked else None
 
 
 def missing_input(instruction: str, input: str, words: Words) -> Drop | None:
