@@ -168,3 +168,22 @@ def test_a_choice_between_two_words_is_answered_by_one(instruction: str, output:
     drop = unmet_constraint(instruction, output)
     assert (drop is not None) is dropped
     assert drop is None or drop.evidence.startswith("neither ")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "output", "problem"),
+    [
+        ("Give three reasons to read.", "1. Joy\n2. Calm\n3. Words\n4. Sleep", "4 of 3 items"),
+        ("List two fruits.", "1. apple 2. pear 3. plum", "3 of 2 items"),
+        ("列出两条河流。", "1、长江\n2、黄河\n3、珠江", "3 of 2 items"),
+        ("Give three reasons to read.", "1. Joy\n2. Calm\n3. Words", None),
+        ("Give at least three reasons to read.", "1. Joy\n2. Calm\n3. Words\n4. Sleep", None),
+        ("至少列出两条河流。", "1、长江\n2、黄河\n3、珠江", None),
+        ("List two years.", "1. In 1998, when 4. May was hot.\n2. In 2003.", None),
+    ],
+)
+def test_more_numbered_items_than_were_asked_for_are_too_many(
+    instruction: str, output: str, problem: str | None
+) -> None:
+    drop = unmet_constraint(instruction, output)
+    assert (drop.evidence.startswith(problem) if drop and problem else drop) == (True if problem else None)

@@ -275,6 +275,14 @@ def test_a_sentence_of_a_prompt_leaks_as_a_whole(language, prompt, text, leaked)
         "春天来了，花都开了。春天来了，花都开了。春天来了，花都开了。",
         "哈哈哈哈哈哈哈哈",
         "我们要努力学习，" * 5,
+        # the same parts of an enumeration
+        "The body has a heart, a skin, a lung, a skin, a bone, a skin, a nerve, a skin, an eye.",
+        "人体有心脏、神经系统、肺、神经系统、皮肤、神经系统、骨骼、神经系统、眼睛。",
+        # the same words through a text
+        "I am a master of disguise and silence. At night I am a master of shadows. As a master of stealth "
+        "I go unseen, as a master of maps I find every door. They call me a master of escape.",
+        "春天是一年中最美的季节，因为花会开。夏天是一年中最美的假期，因为水很凉。秋天是一年中最美的收获，因为果子熟了。"
+        "冬天是一年中最美的梦，因为有雪。节日是一年中最美的时刻。",
     ],
 )
 def test_loops_are_found(text):
@@ -291,6 +299,9 @@ def test_loops_are_found(text):
         "| a | b |\n| --- | --- |\n| 1 | yes |\n| 2 | yes |\n| 3 | yes |",
         "哈哈哈，太好笑了！",
         "a step-by-step, one-by-one, day-by-day plan",
+        "She bought bread, milk, eggs, bread, salt, milk and tea.",  # twice is a list of two days
+        "The scores were 3, 4, 3, 5, 3, 4, 3.",
+        "他买了面包、牛奶、鸡蛋、面包、盐和茶。",
     ],
 )
 def test_what_only_looks_like_a_loop_passes(text):

@@ -105,6 +105,7 @@ _CLEARLY = 0.7  # of the wanted number is still no clear miss
 _ABBREVIATION = re.compile(
     r"\b(?:mr|mrs|ms|dr|st|prof|e\.g|i\.e|etc|vs|no|u\.s|a\.m|p\.m|jr|sr|inc|ltd|[a-z])\.", re.I
 )
+_NUMBERED = re.compile(r"(?:(?<=\s)|^)(\d{1,2})[.)、．](?!\d)")
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s+[\"'(]?[A-Z]|\s*$)|[。！？]+")
 
 
@@ -123,7 +124,12 @@ def unmet_constraint(instruction: str, output: str, is_classification: bool = Fa
         return Drop("unmet_constraint", quote(f"no question: {output}"))
     # what follows a colon may be a text that the task is about
     asked = re.split("[:：]", asked)[0]
-    problem = _wrong_length(asked, output) or _too_few(asked, output) or _unchosen(asked, output)
+    problem = (
+        _wrong_length(asked, output)
+        or _too_few(asked, output)
+        or _too_many(asked, output)
+        or _unchosen(asked, output)
+    )
     return Drop("unmet_constraint", quote(f"{problem}: {output}")) if problem else None
 
 
@@ -187,6 +193,17 @@ def _too_few(asked: str, output: str) -> str | None:
         return None
     has = num_items(output)
     return f"{has} of {wanted} items" if has < wanted and has <= max(1, _CLEARLY * wanted) else None
+
+
+def _too_many(asked: str, output: str) -> str | None:
+    found = _ITEMS.search(asked) or _ITEMS_ZH.search(asked)
+    wanted = value(found["n"]) if found else 0
+    if not found or not 2 <= wanted <= 30 or _LOWER.search(asked[: found.start("n")]):
+        return None
+    has = 0
+    for number in _NUMBERED.findall(output):  # 1. ... 2. ... and so on, however they are laid out
+        has += int(number) == has + 1
+    return f"{has} of {wanted} items" if has > wanted else None
 
 
 def num_items(text: str) -> int:

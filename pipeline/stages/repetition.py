@@ -27,6 +27,8 @@ SHORT_FROM, SHORT_SHARE = 14, 0.4  # the same for texts below NGRAM_FROM
 DIVERSITY_FROM, DIVERSITY = 80, 3.0  # distinct units / sqrt(units): prose has 6 to 12, a loop under 3
 SAME_ITEMS, NEAR = 0.5, 0.8  # share of a list; shared units that make two items nearly equal
 
+PARTS_FROM, SAME_PARTS = 6, 4  # parts between commas of one sentence; times the same one
+REFRAIN_FROM, REFRAIN, REFRAIN_SHARE = 30, 5, 0.18  # units of a text; the same three words; their share of it
 THRICE, THRICE_SHARE = 3, 0.4  # the same three words within one instruction; their share of it
 # "had had", "very very" and "bye bye" are English
 _DOUBLED = re.compile(
@@ -53,7 +55,14 @@ def repetition(text: str) -> Drop | None:
     if looping or code:
         return looping
     text = _FENCED.sub("\n", text)
-    return _repeated_sentence(text) or _equal_items(text) or _covered_by_ngrams(found) or _poor(found)
+    return (
+        _repeated_sentence(text)
+        or _equal_items(text)
+        or _covered_by_ngrams(found)
+        or _repeated_parts(text)
+        or _refrain(units(text))
+        or _poor(found)
+    )
 
 
 def stutter(instruction: str) -> Drop | None:
@@ -166,6 +175,27 @@ def _covered_by_ngrams(found: list[str]) -> Drop | None:
         seen.add(gram)
     share = len(again) / len(found)
     return _drop(last, share, f"said before in runs of {size}") if share > limit else None
+
+
+def _repeated_parts(text: str) -> Drop | None:
+    """Find a sentence that enumerates the same things again and again."""
+    for sentence in re.split(r"[.!?。！？；;\n]", text):
+        parts = [" ".join(found) for part in re.split("[,，、]", sentence) if (found := units(part))]
+        times = Counter(parts).most_common(1)[0] if len(parts) >= PARTS_FROM else ("", 0)
+        if times[1] >= SAME_PARTS and not times[0].replace(" ", "").isdigit():
+            return _drop(times[0], times[1], f"of {len(parts)} parts of a sentence")
+    return None
+
+
+def _refrain(found: list[str]) -> Drop | None:
+    """Find the same few words over and over through a text."""
+    size = 6 if _weight(found) < len(found) * 0.75 else 3  # Chinese
+    if len(found) < REFRAIN_FROM:
+        return None
+    grams = Counter(tuple(found[i : i + size]) for i in range(len(found) - size + 1))
+    gram, times = grams.most_common(1)[0]
+    stuck = times >= REFRAIN and size * times >= REFRAIN_SHARE * len(found) and "".join(gram).isalpha()
+    return _drop(_joined(gram), times, "times the words") if stuck else None
 
 
 def _poor(found: list[str]) -> Drop | None:
