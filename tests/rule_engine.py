@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,23 +186,28 @@ def mixed() -> tuple[Made, Path]:
 
 def drive(engine: Scripted | None = None, journal: Path | None = None, **options: Any) -> Made:
     """A whole run, by default in both languages with prompts that the engine can read."""
-    engine, prompts, held_out = engine or Scripted(), one_line_prompts(), options.pop("held_out", None)
-    wanted = options.pop("wanted", TARGETS)
-    defaults = {"prime": False, "num_proposals": 3, "classification_frac": 0.5, "prompt_reuse": 2}
-    chosen = Options(
-        languages=tuple(f"{la}:{n}" for la, n in wanted.items()),
-        embedding_threshold=1,
-        min_relevance=0,
-        **{"answer_style": "completion", **defaults, **options},
-    )
-    plan = setup.plan(chosen, model=engine.model, can_score=engine.can_score, has_chat=engine.has_chat)
-    kept: list[Example] = []
-    dropped: list[dict[str, Any]] = []
-    pools = setup.pools({la: SEEDS[la] for la in wanted}, prompts, plan, wanted)
-    job = SelfInstruct(plan, pools, kept.append, dropped.append, held_out)
+    engine = engine or Scripted()
+    job, kept, dropped = begin(engine, **options)
     tally = asyncio.run(Scheduler(job, engine, Journal(journal)).run())
     job.finish()
     return Made(job, engine, tally, kept, dropped)
+
+
+def begin(engine: Scripted, **options: Any) -> tuple[SelfInstruct, list[Example], list[dict[str, Any]]]:
+    """A job at its beginning, and where its examples and drops go."""
+    held_out, encoder = options.pop("held_out", None), options.pop("encoder", None)
+    wanted = options.pop("wanted", TARGETS)
+    defaults = {"prime": False, "num_proposals": 3, "classification_frac": 0.5, "prompt_reuse": 2}
+    off = {"embedding_threshold": 1, "min_relevance": 0, "answer_style": "completion"}
+    languages = tuple(f"{la}:{n}" for la, n in wanted.items())
+    chosen = Options(languages=languages, **{**off, **defaults, **options})
+    plan = setup.plan(chosen, model=engine.model, can_score=engine.can_score, has_chat=engine.has_chat)
+    if encoder:
+        plan = replace(plan, encoder=encoder)
+    kept: list[Example] = []
+    dropped: list[dict[str, Any]] = []
+    pools = setup.pools({la: SEEDS[la] for la in wanted}, one_line_prompts(), plan, wanted)
+    return SelfInstruct(plan, pools, kept.append, dropped.append, held_out), kept, dropped
 
 
 def candidate_of(key: str) -> str:

@@ -110,6 +110,27 @@ def test_an_index_that_was_restored_goes_on_as_before() -> None:
     assert restored.keys == straight.keys and np.array_equal(restored.vectors, straight.vectors)
 
 
+def test_prepared_texts_are_encoded_once_and_together_and_give_the_same() -> None:
+    class Counting(Angles):
+        calls: list[list[str]] = []
+
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            self.calls.append(list(texts))
+            return super().encode(texts)
+
+    encoder = Counting()
+    index = EmbeddingIndex(0.9, encoder)
+    index.prepare(["10", "20", "10", "30"])
+    assert encoder.calls == [["10", "20", "30"]]
+    np.testing.assert_array_equal(index.encode(["30", "10"]), Angles().encode(["30", "10"]))
+    assert len(encoder.calls) == 1
+    assert index.encode(["10", "40"]).shape == (2, 2)  # not all of them were prepared
+    assert encoder.calls[1:] == [["10", "40"]]
+    index.prepare([])
+    index.encode(["10"])
+    assert encoder.calls[2:] == [["10"]]
+
+
 def test_an_empty_batch_is_no_trouble() -> None:
     assert EmbeddingIndex(0.9, Angles()).add([], []).kept.tolist() == []
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from rule_engine import (
     LABELS,
@@ -11,13 +13,17 @@ from rule_engine import (
     TARGETS,
     Scripted,
     assert_books_balance,
+    begin,
     candidate_of,
     drive,
     mixed,
     one_line_prompts,
 )
 
+from pipeline.dedup.encoder import NoEncoder
 from pipeline.records import Example
+from pipeline.stages.flow import SelfInstruct
+from pipeline.stages.state import job_state, restore_job
 from pipeline.stages.summary import drop_table, funnel
 
 
@@ -51,6 +57,50 @@ def test_every_drop_has_a_stage_a_reason_and_evidence() -> None:
         ("validate", "missing_input"),
         ("validate", "no_instance_kept"),
     }
+
+
+class Numbered(NoEncoder):
+    """Reads every language; a text's vector is drawn by its digest, so that nearly all differ."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def covers(self, language: str) -> bool:
+        return True
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls += 1
+        drawn = [np.random.default_rng(list(text.encode())).random(8) for text in texts]
+        return np.stack([v / np.linalg.norm(v) for v in drawn]).astype(np.float32)
+
+
+MEANING = {"embedding_threshold": 0.98, "min_relevance": 0.6}
+
+
+def test_what_is_compared_by_meaning_is_encoded_together_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, apart = Numbered(), Numbered()
+    made = drive(Scripted(bad=0.2), encoder=together, **MEANING)
+    monkeypatch.setattr(SelfInstruct, "prepare", lambda self, first, responses: None)
+    again = drive(Scripted(bad=0.2), encoder=apart, **MEANING)
+    assert made.lines == again.lines
+    assert {"same_meaning", "off_topic"} <= set(made.reasons)
+    assert together.calls < 0.75 * apart.calls
+
+
+def test_a_job_that_was_saved_and_restored_has_admitted_the_same() -> None:
+    made = drive(encoder=Numbered(), **MEANING)
+    restored = begin(Scripted(), encoder=Numbered(), **MEANING)[0]
+    restore_job(restored, *job_state(made.job))
+    for mine, theirs in zip(restored.pools, made.job.pools, strict=True):
+        assert (mine.rouge.keys, mine.rouge.texts) == (theirs.rouge.keys, theirs.rouge.texts)
+        assert mine.embedding.keys == theirs.embedding.keys == mine.rouge.keys
+        assert mine.embedding.texts == theirs.embedding.texts
+        np.testing.assert_array_equal(mine.embedding.vectors, theirs.embedding.vectors)
+        assert mine.machine.items == theirs.machine.items
+        text = theirs.rouge.texts[-1]
+        assert mine.rouge.most_similar(text, 3) == theirs.rouge.most_similar(text, 3)
 
 
 def test_a_near_duplicate_names_its_neighbour_which_was_admitted_before() -> None:

@@ -51,12 +51,16 @@ class Count:
         self.total, self.name = total, name
         self.built: list[tuple[int, int]] = []  # (number, answers in)
         self.admitted: list[tuple[int, Response]] = []
+        self.prepared: list[tuple[int, int, int]] = []  # (first number, answers, answers in)
 
     def next_request(self, number: int) -> Request | None:
         if number >= self.total:
             return None
         self.built.append((number, len(self.admitted)))
         return Request(f"{self.name} {number} after {len(self.admitted)}")
+
+    def prepare(self, first: int, responses: Sequence[Response]) -> None:
+        self.prepared.append((first, len(responses), len(self.admitted)))
 
     def admit(self, number: int, response: Response) -> None:
         self.admitted.append((number, response))
@@ -246,6 +250,14 @@ def test_a_job_that_waits_for_answers_is_asked_again():
     job = Chain(6)
     drive(job, Scripted(batch_size=4))
     assert job.built == [(n, n) for n in range(6)]
+
+
+def test_each_group_is_prepared_just_before_it_is_admitted_replayed_ones_too(tmp_path):
+    job, again, path = Count(7), Count(7), tmp_path / "journal.jsonl"
+    drive(job, Scripted(batch_size=3), path)
+    assert job.prepared == [(0, 3, 0), (3, 3, 3), (6, 1, 6)]
+    drive(again, Scripted(batch_size=3), path)
+    assert again.prepared == job.prepared
 
 
 def test_a_job_with_nothing_to_ask_ends_at_once():

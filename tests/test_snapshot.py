@@ -13,7 +13,7 @@ import scripted
 from scripted import result
 
 from pipeline.engines.base import Request, Sampling
-from pipeline.engines.snapshot import Mark, Snapshot, read_snapshot, write_snapshot
+from pipeline.engines.snapshot import Mark, Snapshot, pack, read_snapshot, unpack, write_snapshot
 
 FILES = ("journal.jsonl", "kept.jsonl", "dropped.jsonl", "metrics.jsonl")
 
@@ -94,6 +94,12 @@ def test_a_snapshot_is_refused_when_a_file_is_shorter_gone_or_other(tmp_path: Pa
     file.unlink()
     assert read_snapshot(path, {"a": Mark(file)}) is None
     assert read_snapshot(path, {"b": Mark(file)}) is None
+
+
+def test_texts_come_back_from_their_arrays() -> None:
+    texts = ["Name a river.", "", "列举三条河流。", "half a pair: \ud83d", "line\nbreak\0"]
+    assert unpack(*pack(texts)) == texts
+    assert unpack(*pack([])) == []
 
 
 def test_a_request_comes_back_from_its_json() -> None:

@@ -26,6 +26,7 @@ class EmbeddingIndex:
         self._keys: list[str] = []
         self._texts: list[str] = []
         self._vectors = np.zeros((0, 0), dtype=np.float32)
+        self._ahead: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -34,8 +35,18 @@ class EmbeddingIndex:
         """Whether the model can be trusted with this language."""
         return self.encoder.covers(language)
 
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode texts together, for calls of `encode` to come; what was prepared before is forgotten.
+
+        One by one short texts take a model several times as long.
+        """
+        distinct = list(dict.fromkeys(texts))
+        self._ahead = dict(zip(distinct, self.encoder.encode(distinct), strict=True)) if distinct else {}
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, D) in float32."""
+        if texts and all(text in self._ahead for text in texts):
+            return np.stack([self._ahead[text] for text in texts])
         return self.encoder.encode(texts)
 
     def nearest(self, vector: np.ndarray) -> Neighbour | None:

@@ -8,7 +8,7 @@ batch, `index.add(keys, texts)`. Texts are taken in order of arrival; a dropped 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -77,15 +77,6 @@ class RougeIndex:
             Neighbour(self.keys[i], self.texts[i], score)
             for i, score in zip(found[0].tolist(), found[1].tolist(), strict=True)
         ]
-
-    def state(self) -> dict[str, list[str]]:
-        """What `restore` needs, as JSON can hold it."""
-        return {"keys": self.keys, "texts": self.texts}
-
-    def restore(self, state: Mapping[str, Sequence[str]]) -> None:
-        """Admit in place of all that was admitted what `state` gave."""
-        self.__init__(self.threshold, cjk=self._vocabulary.cjk, threads=self._threads)  # type: ignore[misc]
-        self.insert(state["keys"], state["texts"])
 
     def _take(self, keys: Sequence[str], texts: Sequence[str], always: bool) -> Verdicts:
         tokens, starts = self._vocabulary.encode(texts)

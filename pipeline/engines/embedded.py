@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.engines.base import NotSent, Request, Response
 from pipeline.engines.decode import Decoder
-from pipeline.engines.device import native_bf16
+from pipeline.engines.device import native_bf16, store_transposed
 from pipeline.engines.kvcache import grouped_attention
 from pipeline.engines.models import LANGUAGE_MODEL, language_model, language_model_license, quiet
 from pipeline.engines.tokens import Encoder, misfit
@@ -39,7 +39,7 @@ class EmbeddedEngine:
         self.tokenizer, network = _load(folder, self.dtype)
         network = network.to(self.device).eval()
         if self.device == "cpu":
-            _store_transposed(network)
+            store_transposed(network)
         self.window = int(network.config.max_position_embeddings)
         self.encoder = Encoder(self.tokenizer, self.model)
         stops = {*self.encoder.special_ids, *_as_list(network.generation_config.eos_token_id)}
@@ -115,18 +115,6 @@ def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"cannot be loaded ({type(error).__name__}: {said})",
             "Give a causal language model that transformers supports, with its tokenizer.",
         ) from error
-
-
-def _store_transposed(network: torch.nn.Module) -> None:
-    """Lay every weight out as (in, out) in memory.
-
-    At 8 to 48 rows a CPU multiplies by it two to four times faster.
-    """
-    for module in network.modules():
-        if isinstance(module, torch.nn.Linear):
-            module.weight = torch.nn.Parameter(
-                module.weight.detach().t().contiguous().t(), requires_grad=False
-            )
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

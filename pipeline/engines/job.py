@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,9 @@ class Job(Protocol):
 
     def next_request(self, number: int) -> Request | None:
         """Build request `number` from the state now; None while there is nothing to ask."""
+
+    def prepare(self, first: int, responses: Sequence[Response]) -> None:
+        """Do together what admitting the answers to a group's requests, from number `first` on, will need."""
 
     def admit(self, number: int, response: Response) -> None:
         """Take the answer to request `number`; called in order."""

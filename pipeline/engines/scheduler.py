@@ -218,6 +218,7 @@ class Scheduler:
 
     def _admit(self, group: _Group) -> None:
         replayed, responses = group.replay is not None, group.responses()
+        self.job.prepare(group.first, responses)
         for i, response in enumerate(responses):
             self.job.admit(group.first + i, response)
             self.tally.add(response, replayed=replayed)

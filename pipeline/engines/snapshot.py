@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 
 from pipeline.errors import disk_errors
 
-VERSION = 1
+VERSION = 2
 _CHUNK = 1 << 20  # bytes
 
 
@@ -52,6 +53,18 @@ class Snapshot:
     values: dict[str, Any]
     arrays: dict[str, np.ndarray]
     marks: dict[str, list[Any]]
+
+
+def pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as arrays, the UTF-8 bytes of all (B,) and the number of each (N,): half the memory of JSON."""
+    coded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return np.frombuffer(b"".join(coded), np.uint8), np.fromiter(map(len, coded), np.uint32, len(coded))
+
+
+def unpack(data: np.ndarray, lengths: np.ndarray) -> list[str]:
+    """The texts that `pack` was given."""
+    text, ends = data.tobytes(), np.cumsum(lengths, dtype=np.int64).tolist()
+    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise([0, *ends])]
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:

@@ -29,7 +29,7 @@ COLUMNS = {
     "provenance": "JSON text: where it came from (model, requests, prompts, seeds, nearest neighbour)",
     "scores": "JSON text: name -> number",
 }
-ROWS_PER_GROUP = 10_000
+ROWS_PER_GROUP = 1_000
 _TEXTS = ("instruction", "input", "output")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "n>10M")  # the hub's names
 

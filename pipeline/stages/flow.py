@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ _STEPS = {
     "answer": (steps_instance.ask_answer, steps_instance.took_answer),
     "judge": (steps_instance.ask_judge, steps_instance.took_judge),
 }
+_COMPARED = {"propose": steps_task.compared, "answer": steps_instance.compared}
 
 
 class SelfInstruct:
@@ -71,6 +72,16 @@ class SelfInstruct:
             self.requests.open(str(number))
             return self._seeded(_STEPS[ask.stage][0](self, ask, number))
         return None
+
+    def prepare(self, first: int, responses: Sequence[Response]) -> None:
+        """Encode together what admitting these answers will compare by meaning."""
+        texts: dict[Pool, list[str]] = {pool: [] for pool in self.pools}
+        for number, response in enumerate(responses, first):
+            ask = self.asks[number]
+            if not response.error and ask.stage in _COMPARED:
+                texts[ask.pool] += _COMPARED[ask.stage](self, ask, response)
+        for pool in self.pools:
+            pool.prepare(texts[pool])
 
     def admit(self, number: int, response: Response) -> None:
         """Act on an answer. A failed request drops what it was for."""

@@ -6,7 +6,6 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dedup.embedding import EmbeddingIndex
@@ -15,11 +14,11 @@ from pipeline.dedup.rouge import RougeIndex
 from pipeline.dedup.verdicts import Neighbour
 from pipeline.engines.base import Sampling
 from pipeline.errors import PipelineError
-from pipeline.records import Drop, SeedTask, read_text
+from pipeline.records import Drop, SeedTask
 from pipeline.stages.classify import classify_demonstrations
 from pipeline.stages.instantiate import instance_demonstrations, whole_seeds
 from pipeline.stages.prompts import Prompt, Prompts
-from pipeline.stages.propose import Demonstrations, MachineWritten, pick_demonstrations
+from pipeline.stages.propose import Demonstrations, MachineWritten, load_primers, pick_demonstrations
 from pipeline.stages.screen import ScreenLimits, load_words
 from pipeline.stages.text import length
 from pipeline.stages.validate import ValidateLimits
@@ -163,15 +162,25 @@ class Pool:
         seeds = self._short[self.classification_now]
         self.shown_now = pick_demonstrations(rng, seeds, machine, plan.num_human, plan.num_machine)
 
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode texts together, if the model reads this language; see `EmbeddingIndex.prepare`."""
+        self.embedding.prepare(texts if self.embedding.covers(self.language) else ())
+
+    def request_and_answer(self, instruction: str, input: str, output: str) -> list[str]:
+        """The two texts that `off_topic` compares; none if it does not."""
+        looks = self.plan.min_relevance and self.embedding.covers(self.language)
+        return [f"{instruction} {input}".strip(), output] if looks and length(output) >= _SHORT_ANSWER else []
+
     def off_topic(self, instruction: str, input: str, output: str) -> Drop | None:
         """Drop an answer of some length whose meaning is far from the request's (reason off_topic).
 
         The measure is the cosine of sentence embeddings; a haiku scores low too, hence a low threshold.
         """
         least = self.plan.min_relevance
-        if not (least and self.embedding.covers(self.language)) or length(output) < _SHORT_ANSWER:
+        texts = self.request_and_answer(instruction, input, output)
+        if not texts:
             return None
-        asked, said = self.embedding.encode([f"{instruction} {input}".strip(), output])
+        asked, said = self.embedding.encode(texts)
         score = float(asked @ said)
         return (
             Drop("off_topic", f"cosine {score:.3f} < {least:g} between request and answer")
@@ -215,24 +224,6 @@ class Pool:
         if self.embeds:
             for seed, vector in zip(self.seeds, self.embedding.encode(texts), strict=True):
                 self.embedding.insert(seed.id, seed.instruction, vector)
-
-
-def load_primers(path: Path) -> dict[str, list[str]]:
-    """The first words for proposals, for "open" and for "classification" tasks. Raises PipelineError."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise PipelineError(path, f"not YAML ({error})", "Mend the file.") from None
-    wanted = {"open", "classification"}
-    if (
-        not isinstance(found, dict)
-        or set(found) != wanted
-        or not all(isinstance(v, list) and v for v in found.values())
-    ):
-        raise PipelineError(path, "expected two lists, 'open' and 'classification'", "Mend the file.")
-    return {kind: [str(word) for word in words] for kind, words in found.items()}
 
 
 def _evidence(measure: str, found: Neighbour, threshold: float) -> str:

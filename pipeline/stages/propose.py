@@ -9,9 +9,11 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.engines.base import Request, Sampling
-from pipeline.records import Drop, SeedTask
+from pipeline.errors import PipelineError
+from pipeline.records import Drop, SeedTask, read_text
 from pipeline.stages.prompts import Prompt
 from pipeline.stages.sample import SteadySample
 from pipeline.stages.text import collapse
@@ -122,3 +124,21 @@ def _clean(piece: str) -> str:
     if len(text) > 2 and pairs.get(text[0]) == text[-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
+
+
+def load_primers(path: Path) -> dict[str, list[str]]:
+    """The first words for proposals, for "open" and for "classification" tasks. Raises PipelineError."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise PipelineError(path, f"not YAML ({error})", "Mend the file.") from None
+    wanted = {"open", "classification"}
+    if (
+        not isinstance(found, dict)
+        or set(found) != wanted
+        or not all(isinstance(v, list) and v for v in found.values())
+    ):
+        raise PipelineError(path, "expected two lists, 'open' and 'classification'", "Mend the file.")
+    return {kind: [str(word) for word in words] for kind, words in found.items()}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.dedup.rouge import RougeIndex
+from pipeline.engines.snapshot import pack, unpack
 from pipeline.ledger import Ledger
 from pipeline.records import Instance, Task
 from pipeline.stages.books import Ask, Candidate
@@ -35,6 +37,9 @@ def job_state(job: SelfInstruct) -> tuple[dict[str, Any], Arrays]:
     }
     for pool in job.pools:
         arrays[f"vectors-{pool.language}"] = pool.embedding.vectors
+        for name, texts in (("keys", pool.rouge.keys), ("texts", pool.rouge.texts)):
+            data, lengths = pack(texts)
+            arrays |= {f"{name}-{pool.language}": data, f"{name}-lengths-{pool.language}": lengths}
     return {
         "candidates": [_candidate_state(c) for c in candidates.values()],
         "asks": {str(number): _ask_state(ask) for number, ask in job.asks.items()},
@@ -52,7 +57,8 @@ def restore_job(job: SelfInstruct, state: dict[str, Any], arrays: Arrays) -> Non
     for ledger, row in zip((job.requests, job.candidates, job.instances), state["ledgers"], strict=True):
         _restore_ledger(ledger, row)
     for language, row in state["pools"].items():
-        _restore_pool(pools[language], row, arrays[f"vectors-{language}"], candidates, pools)
+        _restore_pool(pools[language], row, candidates, pools)
+        _restore_admitted(pools[language], arrays)
 
 
 def _candidate_state(candidate: Candidate) -> dict[str, Any]:
@@ -110,30 +116,32 @@ def _restore_ledger(ledger: Ledger, row: dict[str, Any]) -> None:
 def _pool_state(pool: Pool) -> dict[str, Any]:
     return {name: getattr(pool, name) for name in _COUNTS} | {
         "queue": [_ask_state(ask) for ask in pool.queue],
-        "machine": pool.machine.items,
         "classification_now": pool.classification_now,
         "shown_now": [list(pool.shown_now.texts), list(pool.shown_now.ids)],
         "seeds_now": [seed.id for seed in pool.seeds_now],
-        "rouge": pool.rouge.state(),
-        "embedded": pool.embedding.keys,
     }
 
 
 def _restore_pool(
-    pool: Pool,
-    row: dict[str, Any],
-    vectors: np.ndarray,
-    candidates: dict[str, Candidate],
-    pools: dict[str, Pool],
+    pool: Pool, row: dict[str, Any], candidates: dict[str, Candidate], pools: dict[str, Pool]
 ) -> None:
     for name in _COUNTS:
         setattr(pool, name, row[name])
     pool.queue = deque(_ask(ask, pools, candidates) for ask in row["queue"])
-    for key, instruction in row["machine"]:
-        pool.machine.add(key, instruction)
     pool.classification_now, pool.shown_now = row["classification_now"], _shown(row["shown_now"])
     seeds = {seed.id: seed for seed in pool.seeds}
     pool.seeds_now = [seeds[key] for key in row["seeds_now"]]
-    pool.rouge.restore(row["rouge"])
-    texts = dict(zip(row["rouge"]["keys"], row["rouge"]["texts"], strict=True))
-    pool.embedding.restore(row["embedded"], [texts[key] for key in row["embedded"]], vectors)
+
+
+def _restore_admitted(pool: Pool, arrays: Arrays) -> None:
+    """The admitted instructions: the seeds, then what the model wrote, in each index alike."""
+    keys, texts = (
+        unpack(arrays[f"{name}-{pool.language}"], arrays[f"{name}-lengths-{pool.language}"])
+        for name in ("keys", "texts")
+    )
+    pool.rouge = RougeIndex(pool.rouge.threshold)
+    pool.rouge.insert(keys, texts)
+    if pool.embeds:
+        pool.embedding.restore(keys[:], texts[:], arrays[f"vectors-{pool.language}"])
+    for key, instruction in zip(keys[len(pool.seeds) :], texts[len(pool.seeds) :], strict=True):
+        pool.machine.add(key, instruction)

@@ -65,6 +65,11 @@ def ask_answer(run: SelfInstruct, ask: Ask, number: int) -> Request:
     )
 
 
+def compared(run: SelfInstruct, ask: Ask, response: Response) -> list[str]:
+    """The texts whose meaning `took_answer` will probably compare."""
+    return ask.pool.request_and_answer(ask.task.instruction, ask.input, response.text.strip())
+
+
 def took_answer(run: SelfInstruct, ask: Ask, response: Response) -> None:
     """Validate the answer."""
     ask.output = response.text.strip()

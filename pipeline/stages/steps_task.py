@@ -56,21 +56,30 @@ def ask_propose(run: SelfInstruct, ask: Ask, number: int) -> Request:
     return propose_request(prompt, ask.shown, ask.opener, plan.num_proposals, sampling)
 
 
+def compared(run: SelfInstruct, ask: Ask, response: Response) -> list[str]:
+    """The texts whose meaning `took_propose` will probably compare."""
+    return [text for text, drop, _ in _parsed(run, ask, response) if not drop] if ask.pool.embeds else []
+
+
+def _parsed(
+    run: SelfInstruct, ask: Ask, response: Response
+) -> list[tuple[str, Drop | None, tuple[str, str]]]:
+    """The proposed instructions, what is wrong with each, and in Alpaca's variant its input and output."""
+    shown, chat, why = ask.shown, ask.pool.prompt("propose").chat, response.finish_reason
+    assert shown is not None
+    if run.plan.variant == "alpaca":
+        found = parse_alpaca(response.text, ask.opener, chat=chat, finish_reason=why)
+        return [(p.instruction, p.drop, (p.input, p.output)) for p in found]
+    parsed = parse_proposals(response.text, ask.opener, chat=chat, finish_reason=why, shown=shown.texts)
+    return [(text, drop, ("", "")) for text, drop in parsed]
+
+
 def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
     """Parse the proposals and take each in; those that pass screening and dedup go on."""
-    pool, shown, chat = ask.pool, ask.shown, ask.pool.prompt("propose").chat
+    pool, shown = ask.pool, ask.shown
     assert shown is not None
     pool.proposals_in_flight -= 1
-    ready: list[tuple[str, str, str]] = []
-    if run.plan.variant == "alpaca":
-        found = parse_alpaca(response.text, ask.opener, chat=chat, finish_reason=response.finish_reason)
-        parsed = [(p.instruction, p.drop) for p in found]
-        ready = [(p.instruction, p.input, p.output) for p in found]
-    else:
-        parsed = parse_proposals(
-            response.text, ask.opener, chat=chat, finish_reason=response.finish_reason, shown=shown.texts
-        )
-    for index, (text, drop) in enumerate(parsed):
+    for index, (text, drop, (given, said)) in enumerate(_parsed(run, ask, response)):
         provenance = {
             "model": run.plan.model,
             "requests": {"propose": ask.number},
@@ -83,10 +92,8 @@ def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
         run.books.open_candidate(candidate)
         if not _admitted(run, candidate, drop):
             continue
-        if ready:
-            made = replace(
-                ask, stage="validate", candidate=candidate, input=ready[index][1], output=ready[index][2]
-            )
+        if run.plan.variant == "alpaca":
+            made = replace(ask, stage="validate", candidate=candidate, input=given, output=said)
             run.validate(run.books.open_instance(candidate, made), "stop")
         else:
             pool.queue.append(Ask("classify", pool, candidate))
