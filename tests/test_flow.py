@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from rule_engine import (
 
 from pipeline.dedup.encoder import NoEncoder
 from pipeline.records import Example
+from pipeline.selfinstruct import Options
+from pipeline.stages import setup
 from pipeline.stages.flow import SelfInstruct
 from pipeline.stages.state import job_state, restore_job
 from pipeline.stages.summary import drop_table, funnel
@@ -101,6 +105,38 @@ def test_a_job_that_was_saved_and_restored_has_admitted_the_same() -> None:
         assert mine.machine.items == theirs.machine.items
         text = theirs.rouge.texts[-1]
         assert mine.rouge.most_similar(text, 3) == theirs.rouge.most_similar(text, 3)
+
+
+def test_the_first_verb_outweighs_a_small_models_likelihoods() -> None:
+    class Misled(Scripted):
+        """Takes open tasks for classification and the other way round."""
+
+        @staticmethod
+        def scores(stage: str, language: str, values: list[str], bad: bool) -> tuple[float, ...]:
+            return Scripted.scores(stage, language, values, bad)[::-1]
+
+    made = drive(Misled(), wanted={"en": 20, "zh": 10})
+    told = [e for e in made.kept if e.instruction.startswith(("Explain", "Compare", "请解释"))]
+    assert {e.language for e in told} == {"en", "zh"}
+    assert not any(e.is_classification for e in told)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"), [({}, 32), ({"model": "x"}, math.inf), ({"model": "x", "max_surprisal": 9.5}, 9.5)]
+)
+def test_only_the_embedded_model_has_a_limit_of_its_own_on_surprisal(
+    options: dict[str, Any], limit: float
+) -> None:
+    found = setup.plan(Options(**options), model="m", can_score=True, has_chat=True)
+    assert found.max_surprisal == limit
+
+
+def test_instructions_over_the_limit_on_surprisal_are_dropped() -> None:
+    made = drive(Scripted(), wanted={"en": 10}, max_surprisal=4.9, max_proposals=20)  # the likelier list: 5
+    assert not made.kept
+    assert {d["evidence"] for d in made.dropped if d["reason"] == "implausible"} == {
+        "surprisal 5.0 nats > 4.9"
+    }
 
 
 def test_a_near_duplicate_names_its_neighbour_which_was_admitted_before() -> None:
