@@ -5,7 +5,9 @@ Self-Instruct (Wang et al. 2022, arXiv:2212.10560), with these deviations:
  2. Inputs and answers are asked for in separate requests: an instruct model answers in its own chat form.
  3. Whether an input is needed is told by the instruction's own words for small models (--input-decision).
  4. A proposal may be primed with a first word (--prime), which keeps small models to requests.
- 5. Sentence embeddings remove paraphrases that ROUGE-L misses; validation is stricter than the original's.
+ 5. Instructions that surprise the small model that wrote them are dropped (--min-plausibility,
+    --max-surprisal); a first verb that leaves no doubt (classify, explain) decides on the kind of task.
+ 6. Sentence embeddings remove paraphrases that ROUGE-L misses; validation is stricter than the original's.
 
   python -m pipeline.selfinstruct --seeds seeds/ --num-examples 100
 """

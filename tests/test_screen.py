@@ -50,8 +50,14 @@ ROWS = {
             "Summarize the attached report.",
             "Open the file and read it aloud.",
             "Find a video about knitting.",
+            "Write a short introduction to your favorite sport.",
         ],
-        "zh": ["描述这张图片的内容。", "请打开附件并总结要点。", "画一只睡觉的猫。"],
+        "zh": [
+            "描述这张图片的内容。",
+            "请打开附件并总结要点。",
+            "画一只睡觉的猫。",
+            "介绍一下你最喜欢的运动。",
+        ],
     },
     "punctuation_start": {
         "en": [

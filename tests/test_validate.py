@@ -91,8 +91,18 @@ ROWS = {
         "zh": [("把句子改短。", "小狗跑回家了。", "小狗跑回家了")],
     },
     "input_repeats_instruction": {
-        "en": [("Make the sentence shorter.", "Make the sentence shorter. The dog ran.", "Dog ran.")],
-        "zh": [("把句子改短。", "把句子改短：小狗跑回家了。", "狗回家了")],
+        "en": [
+            ("Make the sentence shorter.", "Make the sentence shorter. The dog ran.", "Dog ran."),
+            (
+                "Is this sentence written in a neutral tone?",
+                "Is this sentence written in a friendly tone?",
+                "It is not.",
+            ),
+        ],
+        "zh": [
+            ("把句子改短。", "把句子改短：小狗跑回家了。", "狗回家了"),
+            ("这句话的语气是中性的吗？", "这句话的语气是友好的吗？", "不是这样。"),
+        ],
     },
     "output_repeats_instruction": {
         "en": [

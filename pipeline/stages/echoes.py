@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 
 from pipeline.records import Drop
 from pipeline.stages.screen import QUOTED
@@ -11,6 +12,7 @@ from pipeline.stages.text import units
 from pipeline.stages.words import quote, same
 
 _MARKS = "\"'“”‘’「」『』《》`"
+ECHO_UNITS, ECHO_SHARE = 7, 0.8  # of an instruction and its input; their share of units in common
 LABEL_UNITS = 2  # of a label on a line of its own
 COPIED_SHARE = 0.8  # of a short output's units in one run of the instruction
 COPIED_UNITS = (6, 60)  # below it a copy is a label or a name, above it an answer may quote
@@ -59,10 +61,13 @@ def input_equals_output(
 
 
 def input_repeats_instruction(instruction: str, input: str) -> Drop | None:
-    """Drop an input that is the instruction, or begins with it."""
+    """Drop an input that is the instruction, begins with it, or hardly differs from it."""
     asked, given = units(instruction), units(input)
     repeated = len(asked) >= 3 and given[: len(asked)] == asked
-    return Drop("input_repeats_instruction", quote(input)) if repeated else None
+    asked = units(QUOTED.sub(" ", instruction).split("\n")[0])  # the task without a text that it may quote
+    shared = (Counter(asked) & Counter(given)).total()
+    alike = len(asked) >= ECHO_UNITS and 2 * shared >= ECHO_SHARE * (len(asked) + len(given))
+    return Drop("input_repeats_instruction", quote(input)) if repeated or alike else None
 
 
 def input_holds_label(instruction: str, input: str, output: str) -> Drop | None:
