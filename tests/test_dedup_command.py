@@ -387,7 +387,8 @@ def test_nothing_kept_is_exit_code_1(call: Any, tmp_path: Path) -> None:
 def test_a_stopped_run_says_what_is_left(kind: signal.Signals, tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", *ROWS)
     code = (
-        "import time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from pipeline.dedup import rows\nfrom pipeline.dedup.__main__ import main\n"
         "from pipeline.errors import run_command\n"
         "rows.File.rows = lambda self: iter(lambda: time.sleep(60), 0)\n"  # rows that do not come
