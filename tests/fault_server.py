@@ -138,6 +138,9 @@ class FaultServer:
         ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        for task in (left := asyncio.all_tasks(self._loop)):  # else they complain when they are collected
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
     # ---- requests ----
