@@ -124,12 +124,7 @@ def unmet_constraint(instruction: str, output: str, is_classification: bool = Fa
         return Drop("unmet_constraint", quote(f"no question: {output}"))
     # what follows a colon may be a text that the task is about
     asked = re.split("[:：]", asked)[0]
-    problem = (
-        _wrong_length(asked, output)
-        or _too_few(asked, output)
-        or _too_many(asked, output)
-        or _unchosen(asked, output)
-    )
+    problem = _wrong_length(asked, output) or _miscounted(asked, output) or _unchosen(asked, output)
     return Drop("unmet_constraint", quote(f"{problem}: {output}")) if problem else None
 
 
@@ -186,24 +181,19 @@ def sentences(text: str) -> tuple[int, int]:
     return max(len(_END.findall(plain)), 1), max(len(parts), 1)
 
 
-def _too_few(asked: str, output: str) -> str | None:
+def _miscounted(asked: str, output: str) -> str | None:
+    """Say how many items there are where they are clearly too few, or numbered and too many."""
     found = _ITEMS.search(asked) or _ITEMS_ZH.search(asked)
     wanted = value(found["n"]) if found else 0
-    if not 2 <= wanted <= 30:
+    if not found or not 2 <= wanted <= 30:
         return None
-    has = num_items(output)
-    return f"{has} of {wanted} items" if has < wanted and has <= max(1, _CLEARLY * wanted) else None
-
-
-def _too_many(asked: str, output: str) -> str | None:
-    found = _ITEMS.search(asked) or _ITEMS_ZH.search(asked)
-    wanted = value(found["n"]) if found else 0
-    if not found or not 2 <= wanted <= 30 or _LOWER.search(asked[: found.start("n")]):
-        return None
-    has = 0
+    has, numbered = num_items(output), 0
+    if has < wanted and has <= max(1, _CLEARLY * wanted):
+        return f"{has} of {wanted} items"
     for number in _NUMBERED.findall(output):  # 1. ... 2. ... and so on, however they are laid out
-        has += int(number) == has + 1
-    return f"{has} of {wanted} items" if has > wanted else None
+        numbered += int(number) == numbered + 1
+    too_many = numbered > wanted and not _LOWER.search(asked[: found.start("n")])
+    return f"{numbered} of {wanted} items" if too_many else None
 
 
 def num_items(text: str) -> int:
