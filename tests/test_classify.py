@@ -121,6 +121,8 @@ def test_the_first_verb_never_says_what_a_seed_is_not(seed: SeedTask) -> None:
         ("Decide whether this message is spam.", True),
         ("Can you explain what this article is about?", False),
         ("Explain whether this is a question or a statement.", False),
+        ("Is the following review positive or negative?", True),
+        ("Is this true, and why or why not? Explain.", None),
         ("Name the colour of this car.", None),
         ("判断这句话的语气是正式还是随意。", True),
         ("请把下面的评论分类。", True),

@@ -180,9 +180,13 @@ def test_a_choice_between_two_words_is_answered_by_one(instruction: str, output:
         ("Give at least three reasons to read.", "1. Joy\n2. Calm\n3. Words\n4. Sleep", None),
         ("至少列出两条河流。", "1、长江\n2、黄河\n3、珠江", None),
         ("List two years.", "1. In 1998, when 4. May was hot.\n2. In 2003.", None),
+        ("What are two ways to rest?", "Try this:\n\n- Sleep\n- Read\n- Walk", "3 of 2 items"),
+        ("Name two ways to rest.", "Try this:\n\n* Sleep\n* Read\n* Walk", "3 of 2 items"),
+        ("说出两种水果。", "• 苹果\n• 梨\n• 桃", "3 of 2 items"),
+        ("Share two tips.", "Sleep:\n- early\n- long\n\nEat:\n- fruit\n- bread", None),
     ],
 )
-def test_more_numbered_items_than_were_asked_for_are_too_many(
+def test_more_listed_items_than_were_asked_for_are_too_many(
     instruction: str, output: str, problem: str | None
 ) -> None:
     drop = unmet_constraint(instruction, output)

@@ -118,7 +118,7 @@ def test_a_chat_answer_is_asked_for_with_the_very_message_of_the_dataset_and_a_l
         asked = Prompts().get(language, "answer", "chat").request({"instruction": "ASKED", "input": given})
         assert asked.prompt.startswith(f"{message}\n\n")
         assert re.fullmatch(
-            r"[^\n]*(?:100 words|一百五十字)[^\n]*", asked.prompt.removeprefix(f"{message}\n\n")
+            r"[^\n]*(?:one short paragraph|一百五十字)[^\n]*", asked.prompt.removeprefix(f"{message}\n\n")
         )
 
 

@@ -18,7 +18,7 @@ WORDS = {language: load_words(ROOT / "prompts" / language / "words.yaml") for la
 PROMPTS = (
     "Please answer the task as a patient expert who knows the field would do.",
     "请像一位熟悉这个领域的耐心专家那样完成任务。",
-    "Use at most 100 words.",
+    "Use at most 100 words, in one short list.",
     "回答不超过一百五十字。",
 )
 LIMITS = ValidateLimits(min_output=2, max_output=60, max_input=40)
@@ -57,6 +57,7 @@ ROWS = {
             ("Name a river.", "", "Come up with a series of tasks: name a lake."),
             ("Name a river.", "", "The Nile. Answer the task as a patient expert who knows rivers."),
             ("How do I stop smoking?", "", "Begin today. Use only 100 words to explain it."),
+            ("How do I stop smoking?", "", "Here is one short list: begin today, ask for help."),
         ],
         "zh": [
             ("列举一条河流。", "", "请想出一系列任务，比如列举湖泊。"),

@@ -57,6 +57,7 @@ _YES_OR_NO = re.compile(
 _CHOOSE = re.compile(
     r"(?:classify|categori[sz]e|label"
     r"|(?:decide|tell|determine|judge|state|say|check|identify) (?:whether|if))\b"
+    r"|(?:is|are) (?:this|these|the following)\b[^.?!]{1,60}\bor\b[^.?!]{1,30}\?$"
     r"|请?(?:判断|分类|归类|[将把].{0,30}分类)",
     re.IGNORECASE,
 )

@@ -30,7 +30,7 @@ CODE_SHARE = 0.6  # of the lines
 _CODE_LINE = re.compile(
     r"^\s*(?:def |class |import |from [\w.]+ import|return\b|(?:if|for|while|with|elif|except)\b.*:$|else:"
     r"|try:|print\("
-    r"|#|@|//|/\*|\*|<[/!\w]|const |let |var |function |public |SELECT |FROM |WHERE |GROUP |ORDER |JOIN "
+    r"|#|@|//|/\*|\*/|<[/!\w]|const |let |var |function |public |SELECT |FROM |WHERE |GROUP |ORDER |JOIN "
     r"|INSERT "
     r"|UPDATE |CREATE )|[;{}(\[]\s*$|^\s*[\w.\[\]'\"]+(?:, *\w+)* [-+*/]?= |^\s*[\w.]+\([^)]*\)\s*(?:#.*)?$"
     r"|^\s*[)\]}]"

@@ -74,7 +74,7 @@ _LIMIT = re.compile(rf"(?<![a-z\d.-]){_N}(?:\s*(?:to|-|–|and|到|至|~|～)\s*
 _ASK = (
     r"(?:list|name|give|suggest|provide|write down|come up with|identify|generate|think of|tell|find"
     r"|recommend|brainstorm"
-    r"|propose|offer|mention|state|enumerate|invent)"
+    r"|propose|offer|mention|state|enumerate|invent|share|what are)"
 )
 _FEW_BEFORE = r"(?:\s+(?:me|us))?(?:\s+a list of)?(?:\s+(?:at least|exactly|about|some|the|your|top|any))*"
 _NO_ITEM = (
@@ -106,6 +106,7 @@ _ABBREVIATION = re.compile(
     r"\b(?:mr|mrs|ms|dr|st|prof|e\.g|i\.e|etc|vs|no|u\.s|a\.m|p\.m|jr|sr|inc|ltd|[a-z])\.", re.I
 )
 _NUMBERED = re.compile(r"(?:(?<=\s)|^)(\d{1,2})[.)、．](?!\d)")
+_BULLETS = re.compile(r"(?:^[-*•] [^\n]+(?:\n+|\Z)){2,}", re.M)  # lines of one list, none nested
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s+[\"'(]?[A-Z]|\s*$)|[。！？]+")
 
 
@@ -182,7 +183,7 @@ def sentences(text: str) -> tuple[int, int]:
 
 
 def _miscounted(asked: str, output: str) -> str | None:
-    """Say how many items there are where they are clearly too few, or numbered and too many."""
+    """Say how many items there are where they are clearly too few, or numbered or marked and too many."""
     found = _ITEMS.search(asked) or _ITEMS_ZH.search(asked)
     wanted = value(found["n"]) if found else 0
     if not found or not 2 <= wanted <= 30:
@@ -192,8 +193,10 @@ def _miscounted(asked: str, output: str) -> str | None:
         return f"{has} of {wanted} items"
     for number in _NUMBERED.findall(output):  # 1. ... 2. ... and so on, however they are laid out
         numbered += int(number) == numbered + 1
-    too_many = numbered > wanted and not _LOWER.search(asked[: found.start("n")])
-    return f"{numbered} of {wanted} items" if too_many else None
+    lists = [] if numbered else _BULLETS.findall(output)
+    listed = len(re.findall(r"^[-*•] ", lists[0], re.M)) if len(lists) == 1 else numbered
+    too_many = listed > wanted and not _LOWER.search(asked[: found.start("n")])
+    return f"{listed} of {wanted} items" if too_many else None
 
 
 def num_items(text: str) -> int:

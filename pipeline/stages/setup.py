@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Options that say where and how a run is kept, not what comes out of it.
 _NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
 # Nats; beyond it the embedded model loses the thread.
-_MAX_SURPRISAL = 32.0
+_MAX_SURPRISAL = 30.0
 # Options that say how the result is had: a resumed run may change them.
 _MANNER = (*MANNER, "embedding_base_url", "embedding_api_key_env")
 

@@ -72,7 +72,7 @@ REASONS = (
 REFUSED_WITHIN = 120  # characters: an answer refuses at its start, a letter may say "I cannot" later
 _FEW = 4  # units that say nothing about a language
 
-_TOLD_LENGTH = re.compile(r"\b\d+ words\b|[\d一二三四五六七八九十百两]+字", re.IGNORECASE)
+_TOLD_LENGTH = re.compile(r"\b\d+ words\b|\bone short \w+|[\d一二三四五六七八九十百两]+字", re.IGNORECASE)
 _NOTHING = frozenset(
     (
         "none",
