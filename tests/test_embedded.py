@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 import torch
 from tiny_llama import SPECIAL, network, reference, save
 
+from pipeline.dedup.encoder import SentenceEncoder
 from pipeline.engines import embedded
 from pipeline.engines.base import Request, Response, Sampling
+from pipeline.engines.device import compute
 from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.engines.models import LANGUAGE_WHEEL
 from pipeline.errors import PipelineError
@@ -33,10 +37,10 @@ def load(folder: str, **how: Any) -> EmbeddedEngine:
 @pytest.fixture(scope="module")
 def one_thread():
     """Threads cost a model this small several times what they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = compute(torch.get_num_threads)
+    compute(torch.set_num_threads, 1)
     yield
-    torch.set_num_threads(before)
+    compute(torch.set_num_threads, before)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +170,19 @@ def test_an_empty_prompt_is_an_error_and_spoils_no_other_answer(engine):
     assert answer.completion_tokens and not answer.error
     # a context makes a prompt
     assert ask(engine, Request("", choices=(("a", "b"),)))[0].finish_reason == "score"
+
+
+def test_both_models_compute_in_one_thread_whoever_asks(engine, monkeypatch):
+    used = []
+    note = lambda *given: used.append(threading.current_thread().name) or []  # noqa: E731
+    monkeypatch.setattr(engine, "_answer", note)
+    monkeypatch.setattr(SentenceEncoder, "_encode", note)
+    ask(engine, Request("x", sampling=GREEDY))
+    SentenceEncoder().encode(["x"])
+    assert compute(compute, int, "7") == 7  # it does not wait for itself
+    with ThreadPoolExecutor(1) as other:
+        other.submit(SentenceEncoder().encode, ["x"]).result()
+    assert len(used) == 3 and len(set(used)) == 1 and used[0] != threading.current_thread().name
 
 
 def test_the_engine_says_what_it_is(engine, folder):

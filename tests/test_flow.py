@@ -122,7 +122,7 @@ def test_the_first_verb_outweighs_a_small_models_likelihoods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "limit"), [({}, 32), ({"model": "x"}, math.inf), ({"model": "x", "max_surprisal": 9.5}, 9.5)]
+    ("options", "limit"), [({}, 30), ({"model": "x"}, math.inf), ({"model": "x", "max_surprisal": 9.5}, 9.5)]
 )
 def test_only_the_embedded_model_has_a_limit_of_its_own_on_surprisal(
     options: dict[str, Any], limit: float

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.engines.device import native_bf16
+from pipeline.engines.device import compute, native_bf16
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
 
@@ -116,7 +116,7 @@ class SentenceEncoder:
     def model(self) -> Any:
         """The SentenceTransformer, loaded on first use. Raises PipelineError."""
         if self._model is None:
-            self._model = _load(self._settings)
+            self._model = compute(_load, self._settings)
         return self._model
 
     @property
@@ -126,6 +126,9 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, D) in float32, in the order of the texts. Raises PipelineError."""
+        return compute(self._encode, texts)
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
         import torch
 
         model = self.model

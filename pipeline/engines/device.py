@@ -1,11 +1,36 @@
-"""What the machine computes fast."""
+"""What the machine computes fast, and the one thread on which it does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_NAME = "torch"
+_THREAD = ThreadPoolExecutor(1, _NAME)
+
+
+def start(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Have the thread on which torch computes call the function, after what it was given before.
+
+    OpenMP keeps a team of workers for every thread that computes. With two teams it counts more workers than
+    cores, and then lets none wait busily for the next operation: each of a token's few hundred puts them to
+    sleep and wakes them.
+    """
+    return _THREAD.submit(function, *args, **kwargs)
+
+
+def compute(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the function on that thread and wait for it."""
+    if threading.current_thread().name.startswith(f"{_NAME}_"):
+        return function(*args, **kwargs)
+    return start(function, *args, **kwargs).result()
 
 
 def native_bf16() -> bool:

@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.engines.base import NotSent, Request, Response
 from pipeline.engines.decode import Decoder
-from pipeline.engines.device import native_bf16, store_transposed
+from pipeline.engines.device import compute, native_bf16, start, store_transposed
 from pipeline.engines.kvcache import grouped_attention
 from pipeline.engines.models import LANGUAGE_MODEL, language_model, language_model_license, quiet
 from pipeline.engines.tokens import Encoder, misfit
@@ -36,10 +36,7 @@ class EmbeddedEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = torch.bfloat16 if self.device == "cuda" or native_bf16() else torch.float32
         self.model, self.batch_size = model or LANGUAGE_MODEL.split("/")[1], batch_size
-        self.tokenizer, network = _load(folder, self.dtype)
-        network = network.to(self.device).eval()
-        if self.device == "cpu":
-            store_transposed(network)
+        self.tokenizer, network = compute(_load, folder, self.dtype, self.device)
         self.window = int(network.config.max_position_embeddings)
         self.encoder = Encoder(self.tokenizer, self.model)
         stops = {*self.encoder.special_ids, *_as_list(network.generation_config.eos_token_id)}
@@ -67,7 +64,7 @@ class EmbeddedEngine:
         async with self._turn:
             if self._stopped:
                 raise NotSent("the engine was stopped")
-            return await asyncio.to_thread(self._answer, list(requests))
+            return await asyncio.wrap_future(start(self._answer, list(requests)))
 
     def stop(self) -> None:
         """Finish the group at work and take no other."""
@@ -102,10 +99,11 @@ class EmbeddedEngine:
         return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
-def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(folder: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     """The tokenizer and the network in a directory. Raises PipelineError."""
     try:
-        return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="grouped", use_safetensors=True
         )
     except Exception as error:  # one of a dozen unrelated types; all mean that the files do not do
@@ -115,6 +113,10 @@ def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"cannot be loaded ({type(error).__name__}: {said})",
             "Give a causal language model that transformers supports, with its tokenizer.",
         ) from error
+    network = network.to(device).eval()
+    if device == "cpu":
+        store_transposed(network)
+    return tokenizer, network
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:
