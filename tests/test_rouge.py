@@ -19,6 +19,7 @@ settings.register_profile("compiling", deadline=None)  # the first call compiles
 settings.load_profile("compiling")
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 THRESHOLDS = st.sampled_from([0.01, 0.3, 0.5, 2 / 3, 0.7, 0.75, 0.8, 0.99, 1.0])
+FREQUENT = st.sampled_from([0, 3, rouge._FREQUENT])  # 0: every token has a list for each length
 WORDS = st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join)
 TEXTS = st.one_of(
     WORDS,
@@ -76,21 +77,29 @@ def test_the_most_similar_come_by_score_and_the_earliest_of_equals_first(
     assert index(*pool).most_similar(candidate, k) == wanted
 
 
-@given(st.lists(TEXTS, max_size=12), THRESHOLDS)
-@settings(max_examples=300)
-def test_a_corpus_is_decided_as_self_instruct_would(texts: list[str], threshold: float) -> None:
-    found = rouge.filter(texts, threshold)
+@given(st.lists(TEXTS, max_size=12), THRESHOLDS, FREQUENT)
+@settings(max_examples=500)
+def test_a_corpus_is_decided_as_self_instruct_would(
+    texts: list[str], threshold: float, frequent: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rouge, "_FREQUENT", frequent)
+        found = rouge.filter(texts, threshold)
     assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
 
 
-@given(st.lists(WORDS, max_size=24), THRESHOLDS, st.integers(1, 9))
+@given(st.lists(WORDS, max_size=24), THRESHOLDS, st.integers(1, 9), FREQUENT)
 @settings(max_examples=200)
-def test_batches_are_decided_as_the_corpus_at_once(texts: list[str], threshold: float, size: int) -> None:
+def test_batches_are_decided_as_the_corpus_at_once(
+    texts: list[str], threshold: float, size: int, frequent: int
+) -> None:
     online, neighbours = RougeIndex(threshold), list[int]()
-    for begin in range(0, len(texts), size):
-        batch = texts[begin : begin + size]
-        found = online.add([str(begin + i) for i in range(len(batch))], batch)
-        neighbours += [int(online.keys[n]) if n >= 0 else -1 for n in found.neighbours]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rouge, "_FREQUENT", frequent)
+        for begin in range(0, len(texts), size):
+            batch = texts[begin : begin + size]
+            found = online.add([str(begin + i) for i in range(len(batch))], batch)
+            neighbours += [int(online.keys[n]) if n >= 0 else -1 for n in found.neighbours]
     assert neighbours == naive(texts, threshold)[0]
 
 
@@ -104,6 +113,7 @@ def test_blocks_and_threads_change_no_verdict(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rouge, "_BLOCK", data.draw(st.integers(1, 9)))
         patch.setattr(rouge, "_PARALLEL", 2)
+        patch.setattr(rouge, "_FREQUENT", data.draw(FREQUENT))
         found = rouge.filter(texts, threshold, threads=3)
     assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
 
@@ -115,6 +125,21 @@ def test_long_texts_need_masks_of_many_words() -> None:
     for threshold in (0.6, 0.7, 0.88):
         found = rouge.filter(texts, threshold)
         assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
+
+
+def test_texts_too_long_for_a_list_of_their_own_find_each_other() -> None:
+    rng = random.Random(1)
+    words, texts = [f"w{i}" for i in range(150)], list[str]()
+    for m in (40, 55, 62, 63, 64, 65, 66, 80, 100) * 4:
+        text = rng.sample(words, m)
+        texts += [" ".join(text), " ".join(w for w in text if rng.random() < 0.7)]
+        texts.append(" ".join(text + rng.sample(words, m // 3)))
+    rng.shuffle(texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rouge, "_FREQUENT", 0)
+        found = rouge.filter(texts)
+    assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, 0.7)
+    assert 20 < found.kept.sum() < 90
 
 
 @given(st.integers(1, 300), st.integers(1, 300), THRESHOLDS)

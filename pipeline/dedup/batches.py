@@ -12,8 +12,9 @@ from pipeline.dedup.lcs import (
     Scratch,
     Texts,
     f_measure,
+    fewest,
     lcs,
-    needs,
+    lists_of,
     place,
     popcount,
     rarest_first,
@@ -33,77 +34,82 @@ def match(
     scratch: Scratch,
     longest: int,
     threshold: float,
-    since: int,
     matches: Any,
     scores: Any,
 ) -> None:
-    """Search for the new texts begin..end from text `since` on; write their matches and F-measures."""
+    """Search for the new texts begin..end; write their matches and F-measures."""
     for i in range(begin, end):
         tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
-        matches[i], scores[i] = first_match(tokens, rank, pool, lists, scratch, longest, since, threshold)
+        matches[i], scores[i] = first_match(tokens, rank, pool, lists, scratch, longest, 0, threshold)
 
 
 @njit(cache=True, nogil=True)
 def _copy_rows(source: Any, first: int, target: Any, begin: int, count: int) -> None:
     """Copy rows one by one: a slice assignment takes Numba seconds to compile."""
     for i in range(count):
-        for j in range(3):
+        for j in range(source.shape[1]):
             target[begin + i, j] = source[first + i, j]
 
 
 @njit(cache=True, nogil=True)
-def _list(lists: Postings, entries: Any, tokens: Any, number: int, rank: Any, least: int) -> Any:
-    """Enter a text under the tokens with at least `least` tokens from there on; return the entries."""
-    m = len(tokens)
+def _grown(lists: Postings, room: int) -> Postings:
+    """The lists with room for so many entries."""
+    entries, signs = np.empty((room, 4), np.int32), np.empty((room, 2), np.uint64)
+    _copy_rows(lists.entries, 0, entries, 0, lists.used[0])
+    _copy_rows(lists.signs, 0, signs, 0, lists.used[0])
+    return Postings(lists.base, lists.heads, lists.used, entries, signs)
+
+
+@njit(cache=True, nogil=True)
+def _list(lists: Postings, pool: Texts, number: int, rank: Any, longest: int, threshold: float) -> Postings:
+    """Enter an admitted text where it may be searched for; return the lists, which may have moved."""
+    tokens = pool.tokens[pool.starts[number] : pool.starts[number + 1]]
+    m, base, heads = len(tokens), lists.base, lists.heads
+    least = fewest(m, longest, threshold)
     distinct, before = rarest_first(tokens, rank)
     for i in range(len(distinct)):
         token, p = distinct[i], before[i]
         if m - p < least:
             break
-        count = lists.size[token]
-        if count == lists.room[token]:  # move the list to where it has twice the room
+        mine, _ = lists_of(base, token, m, m)
+        count = heads[mine, 1]
+        if count == heads[mine, 2]:  # move the list to where it has twice the room
             room, used = max(2, 2 * count), lists.used[0]
-            if used + room > len(entries):
-                grown = np.empty((max(2 * len(entries), used + room), 3), np.int32)
-                _copy_rows(entries, 0, grown, 0, used)
-                entries = grown
-            _copy_rows(entries, lists.first[token], entries, used, count)
-            lists.first[token], lists.room[token], lists.used[0] = used, room, used + room
-        at = lists.first[token] + count
-        entries[at, 0], entries[at, 1], entries[at, 2] = number, m, m - p
-        lists.size[token] = count + 1
-    return entries
+            if used + room > len(lists.entries):
+                lists = _grown(lists, max(2 * used, used + room))
+            _copy_rows(lists.entries, heads[mine, 0], lists.entries, used, count)
+            _copy_rows(lists.signs, heads[mine, 0], lists.signs, used, count)
+            heads[mine, 0], heads[mine, 2], lists.used[0] = used, room, used + room
+        at, entries = heads[mine, 0] + count, lists.entries
+        entries[at, 0], entries[at, 1], entries[at, 2], entries[at, 3] = number, m, m - p, pool.hidden[number]
+        lists.signs[at, 0], lists.signs[at, 1] = pool.bits[number, 0], pool.bits[number, 1]
+        heads[mine, 1], heads[mine, 3] = count + 1, number
+    return lists
 
 
 @njit(cache=True, nogil=True)
-def count_entries(texts: Texts, size: int, rank: Any, longest: int, threshold: float, counts: Any) -> None:
-    """Add to `counts` (V,) under how many tokens `list_all` would enter the first `size` texts."""
+def count_entries(
+    texts: Texts, size: int, rank: Any, base: Any, longest: int, threshold: float, counts: Any
+) -> None:
+    """Add to `counts` (L,) how many entries `list_all` would make of the first `size` texts in each list."""
     for number in range(size):
         tokens = texts.tokens[texts.starts[number] : texts.starts[number + 1]]
-        if len(tokens) == 0:
-            continue
-        _, table = needs(len(tokens), longest, threshold)
-        if len(table) == 0:
-            continue
+        least = fewest(len(tokens), longest, threshold)
         distinct, before = rarest_first(tokens, rank)
         for i in range(len(distinct)):
-            if len(tokens) - before[i] < table[0]:
+            if len(tokens) - before[i] < least:
                 break
-            counts[distinct[i]] += 1
+            counts[lists_of(base, distinct[i], len(tokens), len(tokens))[0]] += 1
 
 
 @njit(cache=True, nogil=True)
 def list_all(
     pool: Texts, begin: int, end: int, rank: Any, lists: Postings, longest: int, threshold: float
 ) -> Any:
-    """Enter the admitted texts begin..end; return the entries, which may have moved."""
-    entries = lists.entries
+    """Enter the admitted texts begin..end; return the lists, which may have moved."""
     for number in range(begin, end):
-        tokens = pool.tokens[pool.starts[number] : pool.starts[number + 1]]
-        _, table = needs(len(tokens), longest, threshold) if len(tokens) else (0, np.zeros(0, np.int64))
-        if len(table):
-            entries = _list(lists, entries, tokens, number, rank, table[0])
-    return entries
+        lists = _list(lists, pool, number, rank, longest, threshold)
+    return lists
 
 
 @njit(cache=True, nogil=True)
@@ -125,7 +131,7 @@ def admit(
     """Admit the first `count` new texts that have no match, in order; `pool` has room for all of them.
 
     `matches` holds what was found among the texts below `since`; the rest is searched here unless they are
-    admitted `always`. Returns the new size of the pool and the entries, which may have moved.
+    admitted `always`. Returns the lists, which may have moved.
     """
     for i in range(count):
         if matches[i] >= 0:
@@ -141,12 +147,9 @@ def admit(
             pool.tokens[at + j] = tokens[j]
         pool.starts[size + 1] = at + len(tokens)
         pool.hidden[size] = sign(tokens, pool.bits[size])
-        _, table = needs(len(tokens), longest, threshold) if len(tokens) else (0, np.zeros(0, np.int64))
-        if len(table):
-            entries = _list(lists, lists.entries, tokens, size, rank, table[0])
-            lists = Postings(lists.first, lists.size, lists.room, lists.used, entries)
+        lists = _list(lists, pool, size, rank, longest, threshold)
         size += 1
-    return size, lists.entries
+    return lists
 
 
 @njit(cache=True, nogil=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 
 WORD = 64
+LENGTHS = 64  # lists of a frequent token; longer texts are in the last
 _ONE, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 _EACH_2, _EACH_4 = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _EACH_8, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
@@ -37,13 +38,19 @@ class Texts(NamedTuple):
 
 
 class Postings(NamedTuple):
-    """For each token the admitted texts that have it among their rarest, in order of admission."""
+    """For each token the admitted texts that have it among their rarest, in lists in order of admission.
 
-    first: np.ndarray  # (V,) int64, into entries
-    size: np.ndarray  # (V,) int32
-    room: np.ndarray  # (V,) int32
+    A token has one list, a frequent one a list for each length up to `LENGTHS`: the first bound then skips
+    whole lists of what would otherwise be most of the work.
+    """
+
+    base: np.ndarray  # (V + 1,) int64, the first list of each token
+    heads: np.ndarray  # (L, 4) int64, of each list: first entry, entries, room for entries, last text
     used: np.ndarray  # (1,) int64, entries given out
-    entries: np.ndarray  # (E, 3) int32: number of the text, its length, its tokens from this one on
+    entries: np.ndarray  # (E, 4) int32: number of the text, its length, its tokens from this one on, hidden
+    signs: (
+        np.ndarray
+    )  # (E, 2) uint64: signature of the text; looked up by its number it would not be in cache
 
 
 class Scratch(NamedTuple):
@@ -97,6 +104,24 @@ def needs(m: int, longest: int, threshold: float) -> Any:
     for n in range(low, high + 1):
         table[n - low] = need(m, n, threshold)
     return low, table
+
+
+@njit(cache=True, nogil=True)
+def fewest(m: int, longest: int, threshold: float) -> int:
+    """The fewest tokens that a text of m tokens shares with one that it is too like; m + 1: with none."""
+    if m == 0:
+        return 1
+    _, table = needs(m, longest, threshold)
+    return table[0] if len(table) else m + 1
+
+
+@njit(cache=True, nogil=True)
+def lists_of(base: Any, token: Any, shortest: int, longest: int) -> Any:
+    """The lists, from one to before the other, that hold a token's texts of these lengths."""
+    first, end = base[token], base[token + 1]
+    if end - first > 1:
+        return first + min(shortest, LENGTHS) - 1, first + min(longest, LENGTHS)
+    return first, end
 
 
 @njit(cache=True, nogil=True)

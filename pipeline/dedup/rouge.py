@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pipeline.dedup import batches
-from pipeline.dedup.lcs import Postings, Scratch, Texts
+from pipeline.dedup.lcs import LENGTHS, Postings, Scratch, Texts
 from pipeline.dedup.tokens import WORDS, Vocabulary
 from pipeline.dedup.verdicts import NO_MATCH as NO_MATCH
 from pipeline.dedup.verdicts import Neighbour as Neighbour
@@ -22,6 +22,7 @@ from pipeline.dedup.verdicts import Verdicts as Verdicts
 
 _BLOCK, _SHARE = 2048, 8  # texts of a block: at least so many, or the pool's size over that
 _PARALLEL = 1024  # texts from which on a search is worth several threads
+_FREQUENT = 512  # occurrences from which on a token's texts are listed by length
 
 
 class RougeIndex:
@@ -37,7 +38,7 @@ class RougeIndex:
         self._rank = _zeros(0, np.int32)
         self._ranked = 0  # tokens counted for the ranks
         self._lists = Postings(
-            _zeros(0), _zeros(0, np.int32), _zeros(0, np.int32), _zeros(1), _zeros((0, 3), np.int32)
+            _zeros(1), _zeros((0, 4)), _zeros(1), _zeros((0, 4), np.int32), _zeros((0, 2), np.uint64)
         )
         self._scratch = [Scratch(_zeros(0, np.int32), _zeros(0), _zeros(1)) for _ in range(self._threads)]
         self._longest = 0
@@ -114,7 +115,7 @@ class RougeIndex:
             """The matches of one thread's texts."""
             begin, end, own = edges[thread], edges[thread + 1], self._scratch[thread]
             index = (self._rank, self._pool, self._lists, own, self._longest, self.threshold)
-            batches.match(block, begin, end, *index, 0, matches, scores)
+            batches.match(block, begin, end, *index, matches, scores)
 
         if threads == 1:
             return part(0)
@@ -131,8 +132,7 @@ class RougeIndex:
             self._longest,
             self.threshold,
         )
-        _, entries = batches.admit(block, len(matches), *index, since, always, matches, scores)
-        self._lists = self._lists._replace(entries=entries)
+        self._lists = batches.admit(block, len(matches), *index, since, always, matches, scores)
 
     def _make_room(self, texts: int, tokens: int) -> None:
         """Make room for that many more texts and tokens, and for all words of the vocabulary."""
@@ -144,13 +144,12 @@ class RougeIndex:
             _grown(pool.bits, count + texts),
             _grown(pool.hidden, count + texts),
         )
-        lists = self._lists
-        self._lists = lists._replace(
-            first=_grown(lists.first, words), size=_grown(lists.size, words), room=_grown(lists.room, words)
-        )
         known = len(self._rank)
-        if words > known:  # a new token is rarer than all others
+        if words > known:  # a new token is rarer than all others, and has one list
             self._rank = np.concatenate([self._rank, -np.arange(known, words, dtype=np.int32)])
+            base = self._lists.base
+            base = np.concatenate([base, base[-1] + np.arange(1, words - known + 1)])
+            self._lists = self._lists._replace(base=base, heads=_grown(self._lists.heads, int(base[-1])))
         self._scratch = [
             Scratch(_grown(own.slots, words, fill=-1), _grown(own.seen, count + texts), own.clock)
             for own in self._scratch
@@ -167,16 +166,17 @@ class RougeIndex:
         counts += np.bincount(new.tokens, minlength=words)
         self._rank = np.empty(words, np.int32)
         self._rank[np.argsort(counts, kind="stable")] = np.arange(words, dtype=np.int32)
-        room = np.zeros(words, np.int32)
+        base = np.zeros(words + 1, np.int64)
+        np.cumsum(np.where(counts >= _FREQUENT, LENGTHS, 1), out=base[1:])
+        room = _zeros(int(base[-1]))
         for texts, size in ((self._pool, len(self)), (new, count)):
-            batches.count_entries(texts, size, self._rank, self._longest, self.threshold, room)
-        first = np.cumsum(room, dtype=np.int64) - room
-        used = np.array([room.sum(dtype=np.int64)])
-        self._lists = Postings(
-            first, np.zeros(words, np.int32), room, used, np.empty((int(used[0]), 3), np.int32)
-        )
-        index = (self._rank, self._lists, self._longest, self.threshold)
-        self._lists = self._lists._replace(entries=batches.list_all(self._pool, 0, len(self), *index))
+            batches.count_entries(texts, size, self._rank, base, self._longest, self.threshold, room)
+        total, none = int(room.sum()), np.zeros_like(room)
+        heads = np.stack([np.cumsum(room) - room, none, room, none], axis=1)
+        entries, signs = np.empty((total, 4), np.int32), np.empty((total, 2), np.uint64)
+        lists = Postings(base, heads, np.array([total]), entries, signs)
+        index = (self._rank, lists, self._longest, self.threshold)
+        self._lists = batches.list_all(self._pool, 0, len(self), *index)
 
 
 def filter(texts: Sequence[str], threshold: float = 0.7, *, cjk: str = WORDS, threads: int = 0) -> Verdicts:

@@ -184,16 +184,21 @@ def patched(open_engine: Any) -> Iterator[None]:
         generate.open_engine, generate.SelfInstruct = before  # type: ignore[misc]
 
 
-def bare_run(opened: Opener, groups: Sequence[Sequence[Request]], places: int) -> Pass:
+def bare_run(opened: Opener, groups: Sequence[Sequence[Request]], places: int, seconds: float = 0.0) -> Pass:
     """The engine alone, given the groups in order with `places` of them in flight at all times."""
 
     async def work() -> Pass:
         engine = await opened()
-        noted, waiting = Noted(engine), iter(groups)
+        noted, waiting = Noted(engine, seconds), iter(groups)
 
         async def worker() -> None:
             for group in waiting:
-                await noted.generate(group)
+                try:
+                    await noted.generate(group)
+                except NotSent:
+                    if not seconds:
+                        raise
+                    return
 
         try:
             await asyncio.gather(*(worker() for _ in range(places)))

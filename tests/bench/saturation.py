@@ -2,6 +2,7 @@
 
     python tests/bench/saturation.py embedded [--num-examples 60]
     python tests/bench/saturation.py server [--base-url URL --model NAME] [--num-examples 200]
+    python tests/bench/saturation.py server --minutes 4       # the beginning of a run without an end
     python tests/bench/saturation.py server --alpaca [--minutes 3]
     ... [any option of pipeline.selfinstruct]
 
@@ -17,6 +18,8 @@ computed together: the output says how many are the same).
 A run drains at its end: the last examples go through their stages with nothing left to propose, while the
 bare engine is given everything at once. So two ratios: of the whole run, and of the part before the run first
 had nothing to ask. For that part the bare engine's time is that in which it had received as many tokens.
+With --minutes both are cut after so long, as the beginning of a long run, and only that part is compared: a
+slow machine drains for most of a short run.
 
 A server's prefix cache must not carry from one pass to the next: it is emptied before each by vLLM's
 /reset_prefix_cache, which a server has when it is started with VLLM_SERVER_DEV_MODE=1, as here. (A cache_salt
@@ -49,6 +52,7 @@ from pipeline.engines.base import Request  # noqa: E402
 from pipeline.stages.seeds import load_seeds  # noqa: E402
 
 NO_END = 10**6  # examples: more than there is time for
+ENDLESS = f"--num-examples {NO_END} --max-proposals {100 * NO_END}".split()
 
 
 def saturation(bench: Bench) -> None:
@@ -56,30 +60,39 @@ def saturation(bench: Bench) -> None:
     whole, before, last = list[float](), list[float](), list[list[Request]]()
     for number in range(bench.given.rounds):
         if number % 2:
-            bare, run = bench.bare(last), bench.run()
+            bare, run = bench.bare(last), begun(bench)
             now = [list(g.requests) for g in run.groups]
             same = len({r.digest for g in last for r in g} & {r.digest for g in now for r in g})
             note = f"bare first, with the last round's requests ({same} of {sum(map(len, now))} are the same)"
         else:
-            run, note = bench.run(), "run first"
+            run, note = begun(bench), "run first"
             last = [list(g.requests) for g in run.groups]
             bare = bench.bare(last)
-        cut = run.drain(bench.batch)
+        cut = run.ended if bench.given.minutes else run.drain(bench.batch)
         level = bare.reaches(run.tokens(cut))
-        whole.append(run.speed(run.ended) / bare.speed(bare.ended))
         print(f"round {number + 1} ({note})")
         print(describe("run ", run, cut, bench.given.concurrency, f"; {run.kept[-1][1]} examples kept"))
         print(describe("bare", bare, level if cut else 0.0, bench.given.concurrency))
-        print(f"  ratio, whole run with its drain: {whole[-1]:.3f}; ", end="")
+        if not bench.given.minutes:
+            whole.append(run.speed(run.ended) / bare.speed(bare.ended))
+            print(f"  ratio, whole run with its drain: {whole[-1]:.3f}")
         if cut:
             before.append(run.speed(cut) / bare.speed(level))
             share = (cut - run.began) / (run.ended - run.began)
-            print(f"before the drain: {before[-1]:.3f} ({share:.0%} of the run's time)", flush=True)
+            print(f"  ratio, before the drain: {before[-1]:.3f} ({share:.0%} of the run's time)", flush=True)
         else:
-            print("before the drain: too few examples to tell", flush=True)
-    print(f"median ratio of {len(whole)} rounds, whole run with its drain: {median(whole):.3f}")
+            print("  before the drain: too few examples to tell", flush=True)
+    if whole:
+        print(f"median ratio of {len(whole)} rounds, whole run with its drain: {median(whole):.3f}")
     if before:
         print(f"median ratio of {len(before)} rounds, before the drain: {median(before):.3f}")
+
+
+def begun(bench: Bench) -> Pass:
+    """A run, or what it did in the first minutes if it is to be cut."""
+    if not bench.given.minutes:
+        return bench.run()
+    return bench.run(*ENDLESS, seconds=60 * bench.given.minutes)
 
 
 def describe(name: str, one: Pass, cut: float, places: int, more: str = "") -> str:
@@ -123,8 +136,7 @@ def against_alpaca(bench: Bench) -> None:
         note("Alpaca's loop, then our filters", 60 * passed / made.seconds, said)
 
     def ours(variant: str) -> None:
-        more = f"--variant {variant} --num-examples {NO_END} --max-proposals {100 * NO_END}".split()
-        run = bench.run(*more, seconds=60 * given.minutes)
+        run = bench.run("--variant", variant, *ENDLESS, seconds=60 * given.minutes)
         kept, until = run.kept_by(60 * given.minutes), run.began + 60 * given.minutes
         mean, answered = run.in_flight(given.concurrency, until)[0], sum(g.answered > 0 for g in run.groups)
         said = f"{kept} kept; {answered} requests answered, {run.tokens(until)} tokens, {mean:.1f} in flight"
@@ -158,11 +170,12 @@ def main() -> None:
     parser.add_argument("--base-url", default="", help="of a running vLLM server, with /v1")
     parser.add_argument("--model", default="smol", help="the server's name of it")
     parser.add_argument("--alpaca", action="store_true", help="compare with Alpaca's loop instead")
-    parser.add_argument("--minutes", type=float, default=3.0, help="for each of the three")
+    parser.add_argument("--minutes", type=float, default=0.0, help="of a run; of each of the three: 3")
     parser.add_argument("--alpaca-max-tokens", type=int, default=1024, help="of an answer in Alpaca's loop")
     given, more = parser.parse_known_args()
     if given.alpaca and given.engine != "server":
         parser.error("--alpaca wants the server")
+    given.minutes = given.minutes or (3.0 if given.alpaca else 0.0)
     given.num_examples = given.num_examples or (60 if given.engine == "embedded" else 200)
     os.chdir(REPO)
     with server(given) as url:

@@ -76,7 +76,7 @@ class Bench:
     def bare(self, groups: Sequence[Sequence[Request]]) -> Pass:
         """The engine alone."""
         self.forget()
-        return bare_run(self.opened, groups, self.places)
+        return bare_run(self.opened, groups, self.places, 60 * self.given.minutes)
 
     def forget(self) -> None:
         """Have the server empty its prefix cache."""
