@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from pipeline.engines.adapters import adapter_name, adapter_rank
+from pipeline.engines.base import Request, Sampling
 from pipeline.engines.vllm import VllmEngine
 from pipeline.engines.vllm_core import end_with_parent
 from pipeline.errors import PipelineError
@@ -137,3 +139,54 @@ def test_ctrl_c_loses_no_answer_and_the_core_ends_with_a_killed_parent(tmp_path)
             process.kill()
     assert ends == ["NotSent"] * 4 + ["answered"] * 4
     assert not psutil.wait_procs(family, timeout=30)[1]
+
+
+def merged_and_adapter(folder: Path) -> tuple[object, str]:
+    """The embedded model with a LoRA adapter merged into it, and the adapter as PEFT would save it."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    rank, alpha, weights = 8, 16, {}
+    model = AutoModelForCausalLM.from_pretrained(contract.model_folder(), dtype=torch.float32)
+    torch.manual_seed(0)
+    for number, layer in enumerate(model.model.layers):
+        for name in ("q_proj", "v_proj"):
+            linear = getattr(layer.self_attn, name)
+            a, b = torch.randn(rank, linear.in_features) / 24, torch.randn(linear.out_features, rank) / 24
+            where = f"base_model.model.model.layers.{number}.self_attn.{name}"
+            weights |= {f"{where}.lora_A.weight": a, f"{where}.lora_B.weight": b}
+            linear.weight.data += alpha / rank * b @ a
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": alpha, "bias": "none"}
+    config |= {"target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "", "lora_dropout": 0.0}
+    return model, adapter(folder, config)
+
+
+@pytest.mark.slow
+def test_an_adapter_changes_the_answers_as_merging_it_would(tmp_path):
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("it is run in vLLM's own environment: make test-all")
+    from transformers import AutoTokenizer
+
+    model, folder = merged_and_adapter(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(contract.model_folder())
+    prompts = ["The capital of France is", "Name three fruits:", "Once upon a time"]
+    wanted = []
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        drawn = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+        wanted.append(tokenizer.decode(drawn, skip_special_tokens=True))
+
+    async def ask(lora):
+        engine = VllmEngine(contract.model_folder(), 4, max_model_len=512, dtype="float32", lora=lora)
+        try:
+            await engine.open()
+            asked = [Request(text, sampling=Sampling(temperature=0, max_tokens=8)) for text in prompts]
+            return engine.model, [answer.text for answer in await engine.generate(asked)]
+        finally:
+            await engine.close()
+
+    name, found = asyncio.run(ask(folder))
+    assert found == wanted and name.endswith(f"+{tmp_path.name}")
+    assert asyncio.run(ask(""))[1] != wanted
