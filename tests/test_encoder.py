@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.dedup import encoder as module
 from pipeline.dedup.encoder import EncoderSettings, NoEncoder, SentenceEncoder, cut, encoder_for
+from pipeline.engines.device import compute
 from pipeline.engines.models import SENTENCE_WHEEL, sentence_model
 from pipeline.errors import PipelineError
 
@@ -164,6 +165,23 @@ def test_order_is_restored_across_parts_that_are_tokenised_apart(
     whole = minilm.encode(texts)
     monkeypatch.setattr(module, "_TOKENISED", 7)
     assert np.abs(minilm.encode(texts) - whole).max() < 1e-5
+
+
+@has_model
+def test_few_texts_are_encoded_by_one_core_and_many_by_all(
+    minilm: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    used, encode = list[int](), SentenceEncoder._encode
+    monkeypatch.setattr(
+        SentenceEncoder, "_encode", lambda *args: (used.append(torch.get_num_threads()), encode(*args))[1]
+    )
+    all_of_them = compute(torch.get_num_threads)
+    apart = np.vstack([minilm.encode([text]) for text in ("Write a poem.", "写一首诗。")] * 4)
+    together = minilm.encode(["Write a poem.", "写一首诗。"] * 4)
+    assert used == [1, 1, all_of_them] and compute(torch.get_num_threads) == all_of_them
+    np.testing.assert_allclose(apart, together, atol=1e-5)
 
 
 @has_model

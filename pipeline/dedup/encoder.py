@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.engines.device import compute, native_bf16
+from pipeline.engines.device import compute, native_bf16, one_core
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
 
 OFF, SERVED = "off", "openai:"
 _DEFAULT = "all-MiniLM-L6-v2"
+_FEW = 4  # texts that one core encodes alone
 _TOKENISED = 2048  # texts tokenised at a time
 _BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
 
@@ -126,7 +127,11 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, D) in float32, in the order of the texts. Raises PipelineError."""
-        return compute(self._encode, texts)
+        return compute(self._encode_alone if len(texts) <= _FEW else self._encode, texts)
+
+    def _encode_alone(self, texts: Sequence[str]) -> np.ndarray:
+        with one_core():
+            return self._encode(texts)
 
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         import torch

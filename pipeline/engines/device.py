@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ def compute(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if threading.current_thread().name.startswith(f"{_NAME}_"):
         return function(*args, **kwargs)
     return start(function, *args, **kwargs).result()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Compute without helpers, for what is small.
+
+    They gain little then, and wait busily for the next operation: a server on the same machine pays for it.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def native_bf16() -> bool:
