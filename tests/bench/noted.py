@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.engines.base import Engine, Layer, NotSent, Request, Response
 from pipeline.engines.budget import Budget, BudgetedEngine
 from pipeline.errors import Stopped
@@ -93,6 +95,16 @@ class Pass:
     processor: float  # seconds of this process
     dry: float = 0.0
     kept: list[tuple[float, int]] = field(default_factory=list)
+    counts: list[tuple[float, float]] = field(default_factory=list)  # the server's, of generated tokens
+
+    def counted(self, seconds: float) -> float:
+        """Tokens per second by the server's own count, from the first request to so long after it.
+
+        Tokens of answers that are under way count too.
+        """
+        at, tokens = zip(*self.counts, strict=True)
+        begin, end = np.interp([self.began, self.began + seconds], at, tokens)
+        return float(end - begin) / seconds
 
     @property
     def began(self) -> float:

@@ -19,7 +19,8 @@ A run drains at its end: the last examples go through their stages with nothing 
 bare engine is given everything at once. So two ratios: of the whole run, and of the part before the run first
 had nothing to ask. For that part the bare engine's time is that in which it had received as many tokens.
 With --minutes both are cut after so long, as the beginning of a long run, and only that part is compared: a
-slow machine drains for most of a short run.
+slow machine drains for most of a short run. Of a server its own count of generated tokens is compared too: in
+a few minutes answers of the same length come in waves, and those under way at the end are many.
 
 A server's prefix cache must not carry from one pass to the next: it is emptied before each by vLLM's
 /reset_prefix_cache, which a server has when it is started with VLLM_SERVER_DEV_MODE=1, as here. (A cache_salt
@@ -57,7 +58,7 @@ ENDLESS = f"--num-examples {NO_END} --max-proposals {100 * NO_END}".split()
 
 def saturation(bench: Bench) -> None:
     """Print tokens/s of runs and of the bare engine, and their ratios."""
-    whole, before, last = list[float](), list[float](), list[list[Request]]()
+    whole, before, counted, last = list[float](), list[float](), list[float](), list[list[Request]]()
     for number in range(bench.given.rounds):
         if number % 2:
             bare, run = bench.bare(last), begun(bench)
@@ -73,6 +74,11 @@ def saturation(bench: Bench) -> None:
         print(f"round {number + 1} ({note})")
         print(describe("run ", run, cut, bench.given.concurrency, f"; {run.kept[-1][1]} examples kept"))
         print(describe("bare", bare, level if cut else 0.0, bench.given.concurrency))
+        if bench.given.minutes and bench.server:
+            speeds = [one.counted(60 * bench.given.minutes) for one in (run, bare)]
+            counted.append(speeds[0] / speeds[1])
+            said = "  by the server's own count: run {:.1f} tokens/s, bare {:.1f}".format(*speeds)
+            print(f"{said}; ratio {counted[-1]:.3f}", flush=True)
         if not bench.given.minutes:
             whole.append(run.speed(run.ended) / bare.speed(bare.ended))
             print(f"  ratio, whole run with its drain: {whole[-1]:.3f}")
@@ -82,6 +88,8 @@ def saturation(bench: Bench) -> None:
             print(f"  ratio, before the drain: {before[-1]:.3f} ({share:.0%} of the run's time)", flush=True)
         else:
             print("  before the drain: too few examples to tell", flush=True)
+    if counted:
+        print(f"median ratio of {len(counted)} rounds, by the server's own count: {median(counted):.3f}")
     if whole:
         print(f"median ratio of {len(whole)} rounds, whole run with its drain: {median(whole):.3f}")
     if before:

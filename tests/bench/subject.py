@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -71,12 +73,42 @@ class Bench:
     def run(self, *extra: str, seconds: float = 0.0) -> Pass:
         """The pipeline's command."""
         self.forget()
-        return pipeline_run(self.opened, lambda run: self.options(run, *extra), seconds)
+        with self.counting() as counts:
+            run = pipeline_run(self.opened, lambda run: self.options(run, *extra), seconds)
+        run.counts = counts
+        return run
 
     def bare(self, groups: Sequence[Sequence[Request]]) -> Pass:
         """The engine alone."""
         self.forget()
-        return bare_run(self.opened, groups, self.places, 60 * self.given.minutes)
+        with self.counting() as counts:
+            bare = bare_run(self.opened, groups, self.places, 60 * self.given.minutes)
+        bare.counts = counts
+        return bare
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[list[tuple[float, float]]]:
+        """Note the server's own count of generated tokens with the time, about once a second."""
+        counts, ended = list[tuple[float, float]](), threading.Event()
+
+        def look() -> None:
+            last = False
+            while not last:
+                last = ended.wait(1)
+                with urllib.request.urlopen(f"{root(self.url)}/metrics") as answer:
+                    text = answer.read().decode()
+                found = re.findall(r"^vllm:generation_tokens_total\S* (\S+)$", text, re.MULTILINE)
+                counts.append((time.monotonic(), sum(map(float, found))))
+
+        looking = threading.Thread(target=look, daemon=True)
+        if self.server:
+            looking.start()
+        try:
+            yield counts
+        finally:
+            ended.set()
+            if self.server:
+                looking.join()
 
     def forget(self) -> None:
         """Have the server empty its prefix cache."""
