@@ -156,7 +156,7 @@ def test_a_write_that_the_disk_refuses_is_taken_back_whole(tmp_path, room):
         file.append([{"n": 1}, {"n": 2}, {"text": "x" * 50}])
     assert str(caught.value) == (
         f"{path}: the disk is full. Nothing written so far is damaged: "
-        "free some space, then run again with --resume."
+        "free some space, then run again (with --resume if the command has it)."
     )
     assert path.read_bytes() == b'{"n": 0}\n'
     file._stream = whole  # space was freed
