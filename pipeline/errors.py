@@ -47,7 +47,8 @@ def disk_errors(path: object) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fix = "Nothing written so far is damaged: free some space, then run again (with --resume if the command has it)."
+            again = "free some space, then run again (with --resume if the command has it)."
+            fix = f"Nothing written so far is damaged: {again}"
             raise PipelineError(path, "the disk is full", fix) from error
         problem = f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, 'OSError')})"
         raise PipelineError(path, problem, "Check that the path exists and that you may use it.") from error
