@@ -27,9 +27,10 @@ from pipeline.records import read_text
 # DONE first: a directory that is being cleared must not pass for a finished run.
 _OURS = tuple(
     "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
-    " report.html diversity.json batches snapshot.npz".split()
+    " report.html diversity.json batches snapshot.npz model merged checkpoints tensorboard before.json"
+    " answers.jsonl mask_audit.json masks.html loss.svg loss.png".split()
 )
-_VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy")
+_VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy", "trl", "peft")
 
 
 class RunDir:

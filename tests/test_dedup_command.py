@@ -389,9 +389,9 @@ def test_a_stopped_run_says_what_is_left(kind: signal.Signals, tmp_path: Path) -
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
-        "from pipeline.dedup import rows\nfrom pipeline.dedup.__main__ import main\n"
+        "from pipeline.format import sources\nfrom pipeline.dedup.__main__ import main\n"
         "from pipeline.errors import run_command\n"
-        "rows.File.rows = lambda self: iter(lambda: time.sleep(0.01), 0)\n"  # a batch of which takes a minute
+        "sources.File.rows = lambda self: iter(lambda: time.sleep(0.01), 0)\n"  # a batch: a minute
         "run_command(main)"
     )
     words = [sys.executable, "-c", code, "a.jsonl", "--out", "clean"]

@@ -11,7 +11,7 @@ import scripted
 from rule_engine import SEEDS, TARGETS, assert_books_balance, drive
 from scripted import refused, result
 
-from pipeline.dedup.rows import find_sources
+from pipeline.format.sources import find_sources
 from pipeline.rundir import file_digest
 from pipeline.stages.heldout import HeldOutFilter
 

@@ -15,11 +15,11 @@ from pipeline.records import (
     Instance,
     SeedTask,
     duplicates,
-    read_rows,
     read_text,
     text_field,
     to_json,
 )
+from pipeline.rows import read_rows
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -27,6 +27,10 @@ def refusal(call: Callable[[], object]) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def read(path: Path) -> list[tuple[str, dict[str, object]]]:
+    return [(row.where, row.fields) for row in read_rows(path)]
 
 
 def written(folder: Path, data: bytes | str, name: str = "rows.jsonl") -> Path:
@@ -37,22 +41,22 @@ def written(folder: Path, data: bytes | str, name: str = "rows.jsonl") -> Path:
 
 def test_jsonl_rows_carry_file_and_line_and_blank_lines_count(tmp_path: Path) -> None:
     path = written(tmp_path, '{"a": 1}\n\n  \n{"a": "中文"}\n')
-    assert list(read_rows(path)) == [(f"{path}:1", {"a": 1}), (f"{path}:4", {"a": "中文"})]
+    assert read(path) == [(f"{path}:1", {"a": 1}), (f"{path}:4", {"a": "中文"})]
 
 
 def test_a_json_array_carries_indices(tmp_path: Path) -> None:
     path = written(tmp_path, '\n [{"a": 1},\n {"a": 2}]')
-    assert list(read_rows(path)) == [(f"{path}[0]", {"a": 1}), (f"{path}[1]", {"a": 2})]
+    assert read(path) == [(f"{path}[0]", {"a": 1}), (f"{path}[1]", {"a": 2})]
 
 
 def test_windows_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
-    assert [row for _, row in read_rows(path)] == [{"a": 1}, {"a": 2}]
+    assert [row.fields for row in read_rows(path)] == [{"a": 1}, {"a": 2}]
 
 
 def test_unicode_line_separators_inside_a_text_do_not_split_the_row(tmp_path: Path) -> None:
     path = written(tmp_path, '{"a": "one\u2028two\u0085three"}\n')
-    assert [row["a"] for _, row in read_rows(path)] == ["one\u2028two\u0085three"]
+    assert [row.fields["a"] for row in read_rows(path)] == ["one\u2028two\u0085three"]
 
 
 @pytest.mark.parametrize("content", ["", " \n\t\n", b"\xef\xbb\xbf"])
@@ -78,7 +82,7 @@ def test_a_bad_row_is_refused_by_place(tmp_path: Path, content: str, place: str,
 
 def test_rows_before_a_bad_one_are_still_yielded(tmp_path: Path) -> None:
     rows = read_rows(written(tmp_path, '{"a": 1}\nnonsense\n'))
-    assert next(rows)[1] == {"a": 1}
+    assert next(rows).fields == {"a": 1}
     assert "not JSON" in refusal(lambda: next(rows))
 
 

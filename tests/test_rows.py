@@ -9,16 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pipeline.dedup.fields import held_out_text, read_held_out, text_of, whole_text
-from pipeline.dedup.hub import hub_dataset
-from pipeline.dedup.rows import Row, find_sources, json_line
 from pipeline.errors import PipelineError
+from pipeline.format.hub import hub_dataset
+from pipeline.format.sources import find_sources
 from pipeline.records import Example
+from pipeline.rows import Row, _array_rows, json_line, read_rows
 from pipeline.stages.export import export
 
 EN = {"id": "a", "instruction": "Name a colour.", "input": "", "output": "Red"}
+LEAF = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 ZH = {"id": 7, "instruction": "翻译。", "input": "你好", "output": "Hello"}
 
 
@@ -63,6 +67,61 @@ def test_a_json_array_is_read_row_by_row(tmp_path: Path) -> None:
     assert [json.loads(r.line) for r in rows(path)] == [EN, ZH]
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.dictionaries(st.text(max_size=3), st.recursive(LEAF, st.lists), max_size=3), min_size=1),
+    st.integers(1, 40),
+    st.sampled_from([None, 0, 2]),
+    st.booleans(),
+)
+def test_an_array_reads_alike_wherever_its_pieces_are_cut(
+    tmp_path: Path, items: list[Any], piece: int, indent: int | None, ascii_only: bool
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f" \n{json.dumps(items, indent=indent, ensure_ascii=ascii_only)}\n\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.rows._PIECE", piece)
+        found = [r.fields for r in _array_rows(path, path.open("rb"))]
+    assert found == items
+
+
+@pytest.mark.parametrize("piece", [1, 2, 5, 64])
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b'[{"a": 1},\n{"a" 2}]', 2),
+        (b'[\n{"a": 1}\n{"a": 2}]', 3),
+        (b'[{"a": 1},\n\n]', 3),
+        (b'[{"a": 1}]\n\nx', 3),
+        (b'[{"a": 1},\n{"a": "b', 2),
+        (b'[{"a": 1},\n{"a": 1}\n', 3),
+        ('[{"a": "好"},\n{"a": "'.encode() + "好".encode("gb18030") + b'"}]', 2),
+        ('[{"a": "好"},\n\n{"a": "好'.encode()[:-1], 3),
+    ],
+)
+def test_a_broken_array_is_refused_with_its_line_wherever_it_is_cut(
+    tmp_path: Path, data: bytes, line: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.rows._PIECE", piece)
+    (tmp_path / "x.json").write_bytes(data)
+    with pytest.raises(PipelineError, match=rf"x\.json:{line}: (not JSON|byte 0x.. is not UTF-8)"):
+        list(_array_rows(tmp_path / "x.json", (tmp_path / "x.json").open("rb")))
+
+
+def test_an_array_is_read_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"text": "x" * 1000}] * 1000) + "broken", encoding="utf-8")
+    found = read_rows(path)
+    first = next(found)
+    assert first.where == f"{path}[0]"
+    with path.open("rb") as stream:
+        items = _array_rows(path, stream)
+        next(items)
+        assert stream.tell() < 100_000  # of a million
+    with pytest.raises(PipelineError, match="Extra data"):
+        list(found)
+
+
 def test_parquet_is_read_dates_become_text_and_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     day = datetime.date(2026, 1, 2)
@@ -77,6 +136,8 @@ def test_parquet_is_read_dates_become_text_and_bytes_are_refused(tmp_path: Path)
     ]
     parquet.write_table(pa.Table.from_pylist([{"text": "Hi", "image": b"\x00"}]), path)
     assert refusal(path).startswith(f"{path}[0]: a field holds bytes")
+    parquet.write_table(pa.Table.from_pylist([], schema=pa.schema([("text", pa.string())])), path)
+    assert refusal(path).startswith(f"{path}: the file is empty")
 
 
 def test_a_run_of_ours_means_what_it_kept_and_a_dataset_its_parquet(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ unless another model is named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.dedup.embedding_options import EncoderSettings as EncoderSettings
 from pipeline.engines.device import compute, native_bf16, one_core
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
@@ -23,24 +23,6 @@ _DEFAULT = "all-MiniLM-L6-v2"
 _FEW = 4  # texts that one core encodes alone
 _TOKENISED = 2048  # texts tokenised at a time
 _BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """Which encoder, and how it computes.
-
-    `model` is "" (all-MiniLM-L6-v2), "off", "openai:NAME" (a server's model, at `base_url`, with the key in
-    environment variable `api_key_env`), or a directory or hub id of a sentence-transformers model, which runs
-    on `device` (cpu, cuda or auto: a GPU if there is one) in `precision` (fp32, bf16 or auto). `cache` is a
-    file that keeps what a server answered ("": none).
-    """
-
-    model: str = ""
-    base_url: str = ""
-    api_key_env: str = "OPENAI_API_KEY"
-    device: str = "cpu"
-    precision: str = "auto"
-    cache: str = ""
 
 
 class Encoder(Protocol):

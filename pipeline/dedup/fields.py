@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.dedup.contamination import HeldOut
-from pipeline.dedup.rows import Row, Source
 from pipeline.errors import PipelineError
+from pipeline.format.sources import Source
+from pipeline.rows import Row
 
 MESSAGES = ("messages", "conversations")  # TRL's name and ShareGPT's
 OPTIONAL = "input"  # Alpaca's rows may leave it out

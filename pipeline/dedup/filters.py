@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from pipeline.dedup.contamination import Contamination
 from pipeline.dedup.duplicates import Duplicates
-from pipeline.dedup.encoder import EncoderSettings, encoder_for
+from pipeline.dedup.encoder import encoder_for
 from pipeline.dedup.fields import read_held_out, text_of
 from pipeline.dedup.meaning import Meaning
 from pipeline.dedup.options import Options
 from pipeline.dedup.outcome import CONTAMINATED, Outcome
-from pipeline.dedup.rows import Row, Source
+from pipeline.format.sources import Source
+from pipeline.rows import Row
 
 _BATCH = 8192  # rows looked at together
 _BATCH_EMBEDDED = 1024  # the same where embeddings are made
@@ -22,7 +23,7 @@ class Filters:
 
     def __init__(self, options: Options, held: Sequence[Source]) -> None:
         self._options = options
-        self._encoder = encoder_for(EncoderSettings(options.embedding_model))
+        self._encoder = encoder_for(options.encoder_settings())
         self._meaning = Meaning(options.embedding, self._encoder) if options.embedding < 1 else None
         self._duplicates = Duplicates(options.rouge, self._meaning, cjk=options.cjk)
         self._contamination = self._against(held) if held else None

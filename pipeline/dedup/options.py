@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import option
+from pipeline.dedup.embedding_options import EmbeddingOptions
 
 _ROWS, _ALIKE, _HELD = "rows", "near duplicates", "held-out texts"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(EmbeddingOptions):
     """Every option of the command, as a flag and as a YAML key."""
 
     inputs: tuple[str, ...] = option(
@@ -40,12 +41,6 @@ class Options:
     )
     embedding: float = option(
         1.0, "the same for the cosine of sentence embeddings, say 0.95; 1: off", low=0, high=1, group=_ALIKE
-    )
-    embedding_model: str = option(
-        "",
-        "sentence-transformers model; none: all-MiniLM-L6-v2, which is not used for Chinese",
-        metavar="MODEL",
-        group=_ALIKE,
     )
     cjk: str = option(
         "words",

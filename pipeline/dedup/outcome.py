@@ -11,9 +11,9 @@ from rich.table import Table
 
 from pipeline.dedup.contamination import Finding
 from pipeline.dedup.duplicates import NEAR_DUPLICATE, SAME_MEANING
-from pipeline.dedup.rows import Row, json_line
 from pipeline.ledger import Ledger
 from pipeline.lines import LineFile
+from pipeline.rows import Row, json_line
 
 CONTAMINATED, MARK = "contaminated", "contamination"
 _STAGES = {NEAR_DUPLICATE: "dedup", SAME_MEANING: "dedup", CONTAMINATED: "heldout"}

@@ -13,9 +13,10 @@ from pipeline.config import as_dict
 from pipeline.dedup.filters import Filters
 from pipeline.dedup.options import Options
 from pipeline.dedup.outcome import Outcome
-from pipeline.dedup.rows import File, Row, Source, find_sources
 from pipeline.errors import EXIT_NOTHING_KEPT, PipelineError, Stopped
+from pipeline.format.sources import File, Source, find_sources
 from pipeline.progress import Display
+from pipeline.rows import Row
 from pipeline.rundir import RunDir
 
 _NOT_CONFIG = ("out", "overwrite")

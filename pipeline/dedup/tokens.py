@@ -23,7 +23,7 @@ _CHINESE = CJK.pattern.strip("[]")
 _LATIN = re.compile(r"[a-z0-9]+")
 _WIDE = re.compile(rf"[{_CHINESE}{_KANA_HANGUL}]")
 _RUN = re.compile(rf"[{_CHINESE}]+|[{_KANA_HANGUL}]|[a-z0-9]+")
-_CHUNK = 50_000  # texts joined at a time
+_CHUNK = 4096  # texts joined at a time; more takes memory and is no faster
 _END = ord("\n")  # what stands between joined texts; white space, as all that is no token
 _KEPT = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _CLEAN = bytes(_END if byte == 0 else byte if byte in _KEPT else ord(" ") for byte in range(256))

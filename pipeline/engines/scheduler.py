@@ -173,7 +173,8 @@ class Scheduler:
             self._admit(group)
             self._open -= 1
             self._fill(loop)
-            self.on_settled(partial(self._state, [*answered[i + 1 :], *self._flight]))
+            if not self._stopping:  # else nothing was built for what was admitted: no run goes on from there
+                self.on_settled(partial(self._state, [*answered[i + 1 :], *self._flight]))
 
     def _fill(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._open < self.engine.groups_in_flight and not self._stopping and (group := self._take()):

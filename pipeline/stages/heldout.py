@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.dedup.contamination import Contamination, HeldOut
 from pipeline.dedup.fields import held_out_text, whole_text
-from pipeline.dedup.rows import Source
+from pipeline.format.sources import Source
 from pipeline.records import Drop
 
 CONTAMINATED = "contaminated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import option
+from pipeline.dedup.embedding_options import EmbeddingOptions
 from pipeline.engines.options import EngineOptions
 
 _RUN, _PROMPTS, _PROPOSE, _FILTER = "run", "prompts", "propose", "filter"
@@ -48,7 +49,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Options(EngineOptions, RunOptions):
+class Options(EngineOptions, EmbeddingOptions, RunOptions):
     """Every option of the command, as a flag and as a YAML key."""
 
     style: str = option(
@@ -129,34 +130,6 @@ class Options(EngineOptions, RunOptions):
     )
     embedding_threshold: float = option(
         0.9, "highest cosine of sentence embeddings; 1 switches them off", low=0, high=1, group=_FILTER
-    )
-    embedding_model: str = option(
-        "",
-        "sentence-transformers model (directory or hub id), openai:NAME for a server's, or off; none given: "
-        "all-MiniLM-L6-v2, which is not used for Chinese",
-        metavar="MODEL",
-        group=_FILTER,
-    )
-    embedding_device: str = option(
-        "cpu",
-        "where that model runs; auto: on a GPU if there is one, which then has less memory for an engine",
-        choices=("cpu", "cuda", "auto"),
-        group=_FILTER,
-    )
-    embedding_precision: str = option(
-        "auto",
-        "what it computes in; auto: bf16 where the processor multiplies that in hardware, else fp32",
-        choices=("auto", "fp32", "bf16"),
-        group=_FILTER,
-    )
-    embedding_base_url: str = option(
-        "",
-        "address of the server for openai:NAME; none: $OPENAI_BASE_URL, else OpenAI's",
-        metavar="URL",
-        group=_FILTER,
-    )
-    embedding_api_key_env: str = option(
-        "OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME", group=_FILTER
     )
     heldout: tuple[str, ...] = option(
         (),

@@ -131,6 +131,14 @@ class Pool:
         coming = self.open_candidates + self.proposals_in_flight * self.plan.num_proposals
         return self.proposals < self.max_proposals and self.kept + coming * share < self.target
 
+    def go_on(self, *asks: Ask) -> None:
+        """Take what was begun further, in this order, before anything new.
+
+        So examples are kept from the first minutes on, and the share that is kept is known before much more
+        is proposed than will be needed.
+        """
+        self.queue.extendleft(reversed(asks))
+
     def prompt(self, stage: str) -> Prompt:
         """The prompt of a stage, in the style chosen for it."""
         style = self.plan.answer_style if stage == "answer" else self.plan.style

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import (
-    LANGUAGES,
-    Instance,
-    SeedTask,
-    check_characters,
-    duplicates,
-    read_rows,
-    text_field,
-)
+from pipeline.records import LANGUAGES, Instance, SeedTask, check_characters, duplicates, text_field
+from pipeline.rows import read_rows
 from pipeline.stages.text import cjk_share, collapse
 
 TAGS = (
@@ -88,10 +81,7 @@ def _files(path: Path) -> list[Path]:
 def read_seeds(path: Path) -> list[tuple[str, SeedTask]]:
     """Read the seeds of one file with their places (`file:line` or `file[index]`). Raises PipelineError."""
     rows = enumerate(read_rows(path), 1)
-    seeds = [(where, _seed(row, f"{path.stem}-{number}", where)) for number, (where, row) in rows]
-    if not seeds:
-        raise PipelineError(path, "no rows, expected seed tasks", "Write at least one row.")
-    return seeds
+    return [(row.where, _seed(row.fields, f"{path.stem}-{number}", row.where)) for number, row in rows]
 
 
 def _seed(row: Mapping[str, Any], made_id: str, where: str) -> SeedTask:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import as_dict
-from pipeline.dedup.encoder import Encoder, EncoderSettings, encoder_for
-from pipeline.dedup.rows import find_sources
+from pipeline.dedup.encoder import Encoder, encoder_for
 from pipeline.engines.base import Engine, Sampling
 from pipeline.engines.open import check_engine
 from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
+from pipeline.format.sources import find_sources
 from pipeline.records import LANGUAGES, SeedTask
 from pipeline.rundir import file_digest
 from pipeline.stages.heldout import HeldOutFilter
@@ -119,15 +119,8 @@ def check_models(options: Options) -> None:
 
 def encoder(options: Options) -> Encoder:
     """What makes vectors of texts; nothing is loaded yet."""
-    settings = EncoderSettings(
-        options.embedding_model,
-        options.embedding_base_url,
-        options.embedding_api_key_env,
-        options.embedding_device,
-        options.embedding_precision,
-        "" if options.cache == "off" else str(Path(options.cache_file).with_name("vectors.sqlite")),
-    )
-    return encoder_for(settings)
+    kept = "" if options.cache == "off" else str(Path(options.cache_file).with_name("vectors.sqlite"))
+    return encoder_for(options.encoder_settings(kept))
 
 
 def plan_for(options: Options, engine: Engine) -> Plan:

@@ -54,7 +54,7 @@ def took_input(run: SelfInstruct, ask: Ask, response: Response) -> None:
             ask, "instantiate", Drop("truncated_input", response.text[-80:].strip() or "no text")
         )
     ask.input = parse_input(response.text)
-    return ask.pool.queue.append(replace(ask, stage="answer"))
+    return ask.pool.go_on(replace(ask, stage="answer"))
 
 
 def ask_answer(run: SelfInstruct, ask: Ask, number: int) -> Request:
@@ -97,7 +97,7 @@ def check(run: SelfInstruct, ask: Ask, finish_reason: str) -> None:
     if drop:
         return run.books.drop_instance(ask, "validate", drop)
     if run.plan.min_judge_score:
-        return pool.queue.append(replace(ask, stage="judge"))
+        return pool.go_on(replace(ask, stage="judge"))
     return run.books.keep(ask, {})
 
 

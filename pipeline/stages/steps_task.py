@@ -155,13 +155,11 @@ def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
     if closed:  # the labels need not be asked for
         return _open_labelled(run, candidate, ANSWERS[pool.language])
     if verdict:
-        return pool.queue.append(Ask("labels", pool, candidate))
+        return pool.go_on(Ask("labels", pool, candidate))
     asks_input = plan.input_decision == "model" or refers_to_input(candidate.task.instruction, pool.words)
-    for _ in range(plan.num_instances):
-        pool.queue.append(
-            run.books.open_instance(candidate, Ask("input" if asks_input else "answer", pool, candidate))
-        )
-    return None
+    first = "input" if asks_input else "answer"
+    begun = [Ask(first, pool, candidate) for _ in range(plan.num_instances)]
+    return pool.go_on(*(run.books.open_instance(candidate, ask) for ask in begun))
 
 
 def ask_labels(run: SelfInstruct, ask: Ask, number: int) -> Request:
@@ -187,6 +185,6 @@ def took_labels(run: SelfInstruct, ask: Ask, response: Response) -> None:
 
 def _open_labelled(run: SelfInstruct, candidate: Candidate, labels: Sequence[str]) -> None:
     """One instance for each label, an input for it to be asked for."""
-    for label in labels[: run.plan.max_labels]:
-        made = Ask("labelled_input", candidate.pool, candidate, label=label)
-        candidate.pool.queue.append(run.books.open_instance(candidate, made))
+    wanted = labels[: run.plan.max_labels]
+    begun = [Ask("labelled_input", candidate.pool, candidate, label=label) for label in wanted]
+    candidate.pool.go_on(*(run.books.open_instance(candidate, ask) for ask in begun))

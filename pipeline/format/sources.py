@@ -1,35 +1,18 @@
-"""Rows of any data set, one by one: JSONL, JSON arrays, Parquet, directories and runs, hub datasets."""
+"""Where the rows of a data set come from: JSONL, JSON arrays, Parquet, directories and runs, the hub."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from pipeline.dedup.hub import HubDataset, hub_dataset
 from pipeline.errors import PipelineError, disk_errors
-from pipeline.records import json_object, read_rows
+from pipeline.format.hub import HubDataset, hub_dataset
+from pipeline.rows import NO_ROWS, Row, json_line, read_rows
 from pipeline.rundir import file_digest
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-_BOM = b"\xef\xbb\xbf"
-_EMPTY = "the file is empty, expected at least one row"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: where it stands (`file:line`, `file[index]`), its fields, and itself as one line of JSON."""
-
-    where: str
-    fields: dict[str, Any]
-    line: str
-
-    @property
-    def name(self) -> str:
-        """Where it stands and, if it has one, its id."""
-        return f"{self.where} (id {self.fields['id']})" if "id" in self.fields else self.where
 
 
 class Source(Protocol):
@@ -111,52 +94,16 @@ class File:
         return file_digest(self.path)
 
     def rows(self) -> Iterator[Row]:
-        """The rows; a JSON array is read as a whole, other files as they go. Raises PipelineError."""
-        if self.path.suffix.lower() == ".parquet":
-            rows = _parquet_rows(self.path)
-        elif _is_array(self.path):
-            rows = (Row(where, fields, json_line(fields, where)) for where, fields in read_rows(self.path))
-        else:
-            rows = _json_lines(self.path)
-        empty = True
-        for row in rows:
-            empty = False
-            yield row
-        if empty:
-            raise PipelineError(self.path, _EMPTY, "Write at least one row, or leave the file out.")
-
-
-def _is_array(path: Path) -> bool:
-    with disk_errors(path), path.open("rb") as stream:
-        start = stream.read(4096).removeprefix(_BOM).lstrip()
-        return start.startswith(b"[")
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    with disk_errors(path), path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            data = raw.removeprefix(_BOM) if number == 1 else raw
-            if data.strip():
-                where = f"{path}:{number}"
-                line = _decoded(data, where).strip()
-                yield Row(where, json_object(where, line), line)
-
-
-def _decoded(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        problem = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        fix = "Save the file as UTF-8 (iconv -f GB18030 -t UTF-8, say)."
-        raise PipelineError(where, problem, fix) from None
+        """The rows, read as they go. Raises PipelineError."""
+        return _parquet_rows(self.path) if self.path.suffix.lower() == ".parquet" else read_rows(self.path)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import ArrowException, parquet
 
+    number = 0
     with disk_errors(path):
         try:
-            number = 0
             for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
                 for fields in batch.to_pylist():
                     where = f"{path}[{number}]"
@@ -165,20 +112,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         except ArrowException as error:
             said = str(error).splitlines()[0].rstrip(".")
             raise PipelineError(path, f"not Parquet ({said})", "Mend the file.") from None
-
-
-def json_line(fields: dict[str, Any], where: str) -> str:
-    """The fields as one line of JSON, dates and decimals as text. Raises PipelineError for bytes."""
-    try:
-        return json.dumps(fields, ensure_ascii=False, default=_plain)
-    except TypeError as error:
-        raise PipelineError(where, str(error), "Leave that column out.") from None
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bytes):
-        raise TypeError("a field holds bytes, which JSONL cannot hold")
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    if not number:
+        raise PipelineError(path, "the file is empty, expected at least one row", NO_ROWS)
 
 
 def hub_source(name: str) -> Source:
