@@ -20,11 +20,13 @@ from pipeline.config import parse
 from pipeline.dedup.options import Options as DedupOptions
 from pipeline.selfinstruct import Options
 from pipeline.stages.pool import Plan
+from pipeline.train.options import Options as TrainingOptions
 
 REPO = Path(__file__).resolve().parent.parent
 MODULES = sorted((REPO / "pipeline").rglob("*.py"))
 CODE = [path for path in MODULES if path.read_text(encoding="utf-8").strip()]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in CODE}
+EMBEDDING = REPO / "pipeline" / "dedup" / "embedding_options.py"  # shared by two commands
 MAX_FILE, MAX_FUNCTION = 250, 60  # lines
 
 
@@ -71,6 +73,7 @@ def test_every_command_in_the_readme_parses_with_its_own_parser(capsys: pytest.C
         assert module.removeprefix("pipeline.") in commands(), line
         room = (REPO / module.replace(".", "/")).is_dir()
         command = importlib.import_module(f"{module}.__main__" if room else module)
+        argv = command.trainer_words(argv) if module == "pipeline.sft" else argv
         try:
             parse(command.Options, argv, prog=module, doc=command.__doc__ or "")
         except SystemExit as ended:
@@ -102,8 +105,10 @@ def attributes(tree: ast.AST, *owners: str) -> set[str]:
     """What is read of the variables `owners`: options.seed, o.seed, getattr(options, "seed")."""
     read = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in owners:
-            read.add(node.attr)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+            if owner in owners:
+                read.add(node.attr)
     return read
 
 
@@ -123,6 +128,7 @@ def test_every_option_is_read_by_something_other_than_its_declaration() -> None:
     entry = REPO / "pipeline" / "selfinstruct.py"
     read = set().union(*(attributes(tree, "options", "o") for p, tree in TREES.items() if p != entry))
     read |= named_in("plan", REPO / "pipeline" / "stages" / "setup.py")
+    read |= attributes(TREES[EMBEDDING], "self")
     # These two choose what main does, so main is where they are read.
     read |= attributes(TREES[entry], "options") & {"check_seeds", "dry_run"}
     assert not sorted({field.name for field in fields(Options)} - read)
@@ -131,7 +137,15 @@ def test_every_option_is_read_by_something_other_than_its_declaration() -> None:
 def test_every_option_of_dedup_is_read_too() -> None:
     room = REPO / "pipeline" / "dedup"
     read = set().union(*(attributes(tree, "options", "o") for p, tree in TREES.items() if p.parent == room))
+    read |= attributes(TREES[EMBEDDING], "self")
     assert not sorted({field.name for field in fields(DedupOptions)} - read)
+
+
+def test_every_option_of_training_is_read_too() -> None:
+    room, entry = REPO / "pipeline" / "train", REPO / "pipeline" / "sft.py"
+    rooms = {path: tree for path, tree in TREES.items() if path.parent == room or path == entry}
+    read = set().union(*(attributes(tree, "options", "_options", "tuning") for tree in rooms.values()))
+    assert not sorted({field.name for field in fields(TrainingOptions)} - read)
 
 
 def test_every_setting_of_the_plan_is_read() -> None:
@@ -221,7 +235,10 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
             if heavy & {name.split(".")[0] for name in names}:
                 guilty.add(named(path))
     engine = {f"pipeline/engines/{name}.py" for name in ("decode", "draw", "embedded", "kvcache")}
-    assert guilty <= engine | {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
+    loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
+    tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank sft_trainer soft_prompts sparse_delta"
+    training = [*tuners.split(), "tuning_callbacks", "watch"]
+    assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 
 
 # ---- commands, prompts, seeds ----

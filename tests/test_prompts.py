@@ -31,7 +31,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "judge": {"instruction": "ASKED", "input": "ABOUT", "output": "MADE"},
 }
 ONE_STYLE = {"classify_list": ("completion",)}  # scored as text: there is no turn to put a question in
-FILES = sorted(SHIPPED.glob("*/*.jinja"))
+FILES = sorted(path for language in LANGUAGES for path in (SHIPPED / language).glob("*.jinja"))
 CASES = [(la, stage, style) for la in LANGUAGES for stage in VALUES for style in ONE_STYLE.get(stage, STYLES)]
 
 

@@ -1,0 +1,177 @@
+"""From files to rows that can be trained on: read, phrased, split by instruction, encoded with proof."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.format.audit import TRUNCATED, Audit
+from pipeline.format.conversations import Conversation, conversations
+from pipeline.format.mixing import mixture, parse_mix, split
+from pipeline.format.phrasing import Asked, phrase
+from pipeline.format.sources import Source, find_sources
+from pipeline.format.templates import Encoded, Template, Unproved, apart
+from pipeline.train.options import DataOptions
+
+UNREADABLE, NO_ANSWER_LEFT = "unreadable_row", "answer_cut_off"
+_APART = "apart"
+_MOST_SHOTS = 3
+
+
+@dataclass
+class Data:
+    """Rows to train on and rows held out, in the order of the files; what was left out, and why."""
+
+    train: list[Encoded] = field(default_factory=list)
+    validation: list[Encoded] = field(default_factory=list)
+    held_out: list[Conversation] = field(default_factory=list)
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    repeated: int = 0  # rows of a mixture that are there already
+    audit: Audit = field(default_factory=Audit)
+
+    def drop(self, where: str, reason: str, evidence: str) -> None:
+        """Leave a row out."""
+        self.dropped.append({"id": where, "stage": "format", "reason": reason, "evidence": evidence})
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where the rows come from: sources, each with its weight if any has one."""
+
+    sources: Sequence[Sequence[Source]]
+    weights: Sequence[float] | None = None
+    mixed: bool = False
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What changes when the data change."""
+        return {source.name: source.digest() for part in self.sources for source in part}
+
+    @property
+    def names(self) -> str:
+        """What is read, for people."""
+        return ", ".join(source.name for part in self.sources for source in part)
+
+
+def find_input(options: DataOptions, runs: Path) -> Input:
+    """What `data` or `mix` names, else the newest finished dataset under `runs`. Raises PipelineError."""
+    if options.data and options.mix:
+        problem = f"got {' '.join(options.data)} beside --mix"
+        raise PipelineError("command line", problem, "Name all data with --mix.")
+    if options.mix:
+        names, weights = parse_mix(options.mix)
+        return Input([find_sources([name]) for name in names], weights, mixed=True)
+    return Input([find_sources(options.data or (str(newest_dataset(runs)),))])
+
+
+def newest_dataset(runs: Path) -> Path:
+    """The newest finished run that made a dataset. Raises PipelineError."""
+    done = [mark.parent for mark in runs.glob("*/DONE") if (mark.parent / "dataset").is_dir()]
+    kept = [path for path in done if (path / "kept.jsonl").is_file() and (path / "kept.jsonl").stat().st_size]
+    if not kept:
+        problem = f"no finished dataset under {runs}/"
+        raise PipelineError("data", problem, "Run python -m pipeline.selfinstruct first, or name a file.")
+    return max(kept, key=lambda path: (path / "DONE").stat().st_mtime)
+
+
+def load(options: DataOptions, given: Input, template: Template, phrasing: str, seed: int) -> Data:
+    """Read, phrase, split and encode all rows.
+
+    Raises PipelineError for the first bad row, unless `options.bad_rows` is "drop".
+    """
+    data = Data()
+    found = [_read(options, part, data) for part in given.sources]
+    if given.mixed:
+        mixed = mixture([len(part) for part in found], given.weights, options.mix_cap, None, seed)
+        rows = [found[source][row] for source, row in mixed.rows]
+        data.repeated = sum(mixed.repeats)
+    else:
+        rows = [row for part in found for row in part]
+    train, validation = split([row.key for row in rows], options.validation_frac, seed)
+    shown = _Shots([rows[i] for i in train], seed)
+    said = [_phrased(row, phrasing, seed, shown) for row in rows]
+    _encode(options, [said[i] for i in train], template, data, data.train)
+    data.held_out = [said[i] for i in validation]
+    _encode(options, [said[i] for i in validation], template, data, data.validation)
+    data.audit.allowed_truncated = int(options.max_truncated_frac * len(rows))
+    if not data.train and not data.audit.failures:
+        raise PipelineError("data", "no row is left to train on", "See dropped.jsonl for the reasons.")
+    return data
+
+
+def _read(options: DataOptions, part: Sequence[Source], data: Data) -> list[Conversation]:
+    found = list[Conversation]()
+    for source in part:
+        for row in source.rows():
+            try:
+                found += conversations(row)
+            except PipelineError as error:
+                if options.bad_rows == "refuse":
+                    raise
+                data.drop(row.where, UNREADABLE, error.problem)
+    return found
+
+
+class _Shots:
+    """Examples to show before a question, of rows that are trained on: none held out is given away."""
+
+    def __init__(self, rows: Sequence[Conversation], seed: int) -> None:
+        self._seed, self._rows = seed, defaultdict[str, list[Asked]](list)
+        for row in rows:
+            if row.exchange:
+                self._rows[row.exchange.language].append(row.exchange)
+
+    def of(self, row: Conversation, asked: Asked) -> list[Asked]:
+        """One to three others in its language, drawn by the seed and the row alone."""
+        draw, others = random.Random(f"{self._seed} shots {row.where}"), self._rows[asked.language]
+        chosen = draw.sample(others, min(len(others), draw.randint(1, _MOST_SHOTS)))
+        return [other for other in chosen if other.instruction != asked.instruction]
+
+
+def _phrased(row: Conversation, phrasing: str, seed: int, shots: _Shots) -> Conversation:
+    if phrasing == _APART:
+        return apart(row)
+    if phrasing == "plain" or not row.exchange:  # as it was read
+        return row
+    system = [message for message in row.messages if message["role"] == "system"]
+    shown = shots.of(row, row.exchange) if phrasing == "flan" else []
+    messages = phrase(row.exchange, phrasing, seed, row.where, shots=shown).messages
+    return Conversation(row.where, (*system, *messages), row.exchange)
+
+
+def _encode(
+    options: DataOptions, rows: Sequence[Conversation], template: Template, data: Data, into: list[Encoded]
+) -> None:
+    for row in rows:
+        try:
+            one = template.encode(row)
+        except Unproved as reason:
+            if options.bad_rows == "drop":
+                data.drop(row.where, reason.reason, str(reason))
+            else:
+                data.audit.rows += 1
+                data.audit.fail(reason.reason, row.where, str(reason))
+            continue
+        data.audit.longest = max(data.audit.longest, len(one.ids))
+        if len(one.ids) > options.max_length:
+            whole, one = one, one.cut(options.max_length)
+            evidence = f"{len(whole.ids)} tokens cut to {len(one.ids)}"
+            if one.spans != whole.spans:
+                data.audit.fail(TRUNCATED, row.where, evidence)
+            if not one.spans:
+                data.drop(row.where, NO_ANSWER_LEFT, evidence)
+                continue
+        data.audit.take(one)
+        into.append(one)
+
+
+def as_dataset(rows: Sequence[Encoded]) -> Any:
+    """The rows as TRL takes them when they are tokenised: `input_ids` and `labels` (T,)."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"input_ids": one.ids, "labels": one.labels} for one in rows])

@@ -1,0 +1,55 @@
+"""What came of a training run: answers.jsonl, the figures in run.json, and what a user is shown of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from pipeline.lines import LineFile
+from pipeline.rundir import RunDir
+from pipeline.train.answers import Answer, side_by_side
+from pipeline.train.data import Data
+
+_SHOWN = 300  # characters of a request or an answer
+
+
+def report(
+    target: RunDir,
+    trainer: Any,
+    data: Data,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    seconds: float,
+) -> list[str]:
+    """Write down what was found before and after `seconds` of training; returns lines for people."""
+    old, new = ([Answer(**one) for one in found["answers"]] for found in (before, after))
+    rows = side_by_side(data.held_out[: len(old)], old, new)
+    with closing(LineFile(target.path / "answers.jsonl", anew=True)) as file:
+        file.append(rows)
+    stopped = {"before": sum(one.stopped for one in old), "after": sum(one.stopped for one in new)}
+    tokens = int(trainer._total_train_tokens)
+    facts = {
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "dropped": len(data.dropped),
+        "eval_loss": {"before": before["eval_loss"], "after": after["eval_loss"]},
+        "answers_stopped": {**stopped, "of": len(rows)},
+        "steps": trainer.state.global_step,
+        "train_tokens": tokens,
+        "train_seconds": round(seconds, 1),
+    }
+    target.update(facts)
+    said = [_shown(row) for row in rows]
+    if data.validation:
+        said.append(f"held-out loss: {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
+    if rows:
+        said.append(
+            f"answers that stopped: {stopped['before']} before, {stopped['after']} after, of {len(rows)}"
+        )
+    said.append(f"{tokens} tokens trained on, {tokens / max(seconds, 1e-9):.0f} a second")
+    return [*said, f"next: python -m pipeline.sft chat {target.path}"]
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    asked = row["messages"][-1]["content"][:_SHOWN]
+    return "\n".join([f"\n> {asked}", *(f"  {when}: {row[when][:_SHOWN]}" for when in ("before", "after"))])

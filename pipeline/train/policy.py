@@ -1,0 +1,99 @@
+"""The model that is trained: a base in the right precision with what the tuning method puts on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.records import read_text
+from pipeline.train import adapters
+from pipeline.train.data import Data
+from pipeline.train.hardware import Hardware
+from pipeline.train.options import Options
+
+_WHOLE = ("full", "bitfit", "ln", "last-k", "diff-pruning", "fish-mask")  # train weights of the model itself
+_SCORED = 64  # rows from which fish-mask takes its scores
+
+
+def policy(
+    options: Options, machine: Hardware, base: str, data: Data, num_tokens: int
+) -> tuple[Any, adapters.Tuning]:
+    """The model to train and how it is tuned. Raises PipelineError.
+
+    What stays as it is may be held in bf16; weights that are trained are fp32.
+    """
+    import torch
+
+    torch.manual_seed(options.seed)
+    known = {field.name for field in fields(adapters.Tuning)}
+    values = {name: value for name, value in asdict(options).items() if name in known}
+    total = _steps(options, len(data.train))
+    tuning = adapters.Tuning(**{**values, "method": options.tuning, "total_steps": total})
+    light = machine.precision == "bf16" and options.tuning not in _WHOLE
+    dtype = torch.bfloat16 if light else torch.float32
+    if options.adapter:
+        model = adapters.load(base, Path(options.adapter) / "model", dtype=dtype, trainable=True)
+        return model, model.tuning
+    model = _base(options, base, dtype)
+    if model.get_input_embeddings().weight.shape[0] < num_tokens:
+        problem = "the tokenizer has more tokens than the model"
+        raise PipelineError(f"model {base}", problem, "Give the model with its own tokenizer.")
+    return adapters.attach(model, tuning, batches=_batches(options, data)), tuning
+
+
+def fitting(options: Options, base: str) -> Options:
+    """The options with rows no longer than the model reads, and with the method of `--adapter`.
+
+    Raises PipelineError if there is no such adapter, or a --trainer field that is not to be had.
+    """
+    from transformers import AutoConfig
+
+    from pipeline.train.sft_trainer import passed_through
+
+    passed_through(options.trainer)
+    longest = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
+    options = replace(options, max_length=min(options.max_length, longest or options.max_length))
+    if not options.adapter:
+        return options
+    path = Path(options.adapter) / "model" / "tuning.json"
+    if not path.is_file():
+        problem = "there is no adapter of a finished run"
+        raise PipelineError(f"--adapter {options.adapter}", problem, "Name a run of pipeline.sft.")
+    return replace(options, tuning=json.loads(read_text(path))["method"])
+
+
+def _base(options: Options, base: str, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    more: dict[str, Any] = {}
+    if options.quantize == "4bit":
+        from transformers import BitsAndBytesConfig
+
+        more["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, **more)
+
+
+def _batches(options: Options, data: Data) -> Sequence[dict[str, Any]]:
+    """Some rows one by one, for a method that looks at the data first."""
+    import torch
+
+    rows = data.train[:_SCORED] if options.tuning == "fish-mask" else []
+    return [
+        {
+            "input_ids": torch.tensor([one.ids]),
+            "attention_mask": torch.ones(1, len(one.ids), dtype=torch.long),
+            "labels": torch.tensor([one.labels]),
+        }
+        for one in rows
+    ]
+
+
+def _steps(options: Options, rows: int) -> int:
+    each = -(-rows // (options.batch_size * options.gradient_accumulation))
+    return options.max_steps or max(1, round(each * options.num_epochs))

@@ -1,0 +1,77 @@
+"""What a training run writes as it goes, metrics.jsonl and the display, and a stop that saves first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback
+
+from pipeline.lines import LineFile
+from pipeline.progress import Display
+
+_SHOWN = ("loss", "eval_loss", "mean_token_accuracy", "learning_rate", "grad_norm")
+
+
+class Metrics(TrainerCallback):
+    """Appends what the trainer logs to metrics.jsonl and shows it."""
+
+    def __init__(self, file: LineFile, display: Display) -> None:
+        self._file, self._display = file, display
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any
+    ) -> None:
+        """Write one record."""
+        record = {"step": state.global_step, **(logs or {})}
+        self._file.append([record])
+        shown = ", ".join(f"{name} {record[name]:.4g}" for name in _SHOWN if name in record)
+        if shown:
+            self._display.step(f"step {state.global_step}/{state.max_steps}: {shown}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        self._display.bar("steps", state.global_step, state.max_steps)
+
+
+class Stop(TrainerCallback):
+    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second one at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Save and stop if that was asked for."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Measure nothing where an unbroken run would not: it could be taken for the best checkpoint."""
+        if self.asked and state.epoch % 1 and state.global_step < state.max_steps:
+            control.should_evaluate = False
+        return control
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to both signals (in the main thread, where they arrive)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            """The first one is noted, the second one interrupts."""
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
