@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.lines import LineFile
 from pipeline.rundir import RunDir
+from pipeline.train.adapters import trainable
 from pipeline.train.answers import Answer, side_by_side
 from pipeline.train.data import Data
 
@@ -29,7 +30,9 @@ def report(
         file.append(rows)
     stopped = {"before": sum(one.stopped for one in old), "after": sum(one.stopped for one in new)}
     tokens = int(trainer._total_train_tokens)
+    trained, whole = trainable(trainer.model)
     facts = {
+        "parameters": {"trained": trained, "all": whole},
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "dropped": len(data.dropped),
         "eval_loss": {"before": before["eval_loss"], "after": after["eval_loss"]},
@@ -37,6 +40,7 @@ def report(
         "steps": trainer.state.global_step,
         "train_tokens": tokens,
         "train_seconds": round(seconds, 1),
+        "peak_memory_mb": _peak_memory(),
     }
     target.update(facts)
     said = [_shown(row) for row in rows]
@@ -48,6 +52,18 @@ def report(
         )
     said.append(f"{tokens} tokens trained on, {tokens / max(seconds, 1e-9):.0f} a second")
     return [*said, f"next: python -m pipeline.sft chat {target.path}"]
+
+
+def _peak_memory() -> dict[str, int]:
+    """The most this process, and torch on a GPU, have held so far, in MB."""
+    import resource
+    import sys
+
+    from torch import cuda
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, kB elsewhere
+    found = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6}
+    return found | ({"gpu": cuda.max_memory_allocated() // 10**6} if cuda.is_available() else {})
 
 
 def _shown(row: Mapping[str, Any]) -> str:
