@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
         options = replace(
             parse(Options, words, prog=prog, doc=doc, base=folder / "config.yaml"), run=str(folder)
         )
-    from pipeline.train import sft_job
+    from pipeline.train import job
 
-    return sft_job.run(options, runs)
+    return job.run(options, runs)
 
 
 def trainer_words(argv: list[str]) -> list[str]:

@@ -1,243 +1,234 @@
-"""Classification: both kinds shown, two ways to ask, and answers read by likelihood or by words."""
+"""`python -m pipeline.sft --task classify`: from labelled rows to a classifier, to a filter."""
 
 from __future__ import annotations
 
-import math
-import random
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_llama
+import torch
+from rule_engine import Scripted, assert_books_balance, drive
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline.engines.base import Response
-from pipeline.records import Instance, SeedTask
-from pipeline.stages.classify import (
-    ask_request,
-    classify_demonstrations,
-    closed_question,
-    compare_request,
-    implausible,
-    parse_classification,
-    told_by_verb,
-)
-from pipeline.stages.prompts import Prompts
-from pipeline.stages.seeds import load_seeds
-from pipeline.stages.text import length
-from pipeline.stages.words import load_words
+from pipeline.engines.models import SENTENCE_MODEL
+from pipeline.errors import PipelineError, Stopped
+from pipeline.sft import main
+from pipeline.stages.quality import QualityFilter
+from pipeline.train.classifier import Classifier, classifier
+from pipeline.train.labelled import encode, joined
 
-ROOT = Path(__file__).resolve().parents[1]
-SEEDS = load_seeds([str(ROOT / "seeds")])
-WORDS = {language: load_words(ROOT / "prompts" / language / "words.yaml") for language in ("en", "zh")}
-TASKS = {"en": "Is this review positive or negative?", "zh": "判断这条评论是正面还是负面。"}
-SHOWN = {
-    "en": [("Tell spam from ham.", True), ("Write a poem.", False)],
-    "zh": [("判断对错。", True), ("写一首诗。", False)],
-}
+FEW = "--num-epochs 12 --batch-size 8 --validation-frac 0.25 --tuning full --learning-rate 0.003".split()
+GOOD, BAD = ("zzz kind words", "好好好 说清楚"), ("QQQ SHOUTED", "坏坏坏 乱写")
 
 
-def says(text: str) -> Response:
-    return Response(text, "stop", 1, 1)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    tiny_llama.save(path)
+    return path
 
 
-def scores(*values: float) -> Response:
-    return Response("", "score", 1, 0, values)
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    classifier.cache_clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["Yes", " yes.", '"Yes"', "YES, it is.", "**Yes**", "是", "是的。", "“是”", "是分类任务", "对", "对。"],
-)
-def test_a_yes_in_either_language_is_a_classification_task(text: str) -> None:
-    assert parse_classification(says(text)) is True
+def write(rows: list[dict[str, Any]], name: str = "data.jsonl") -> str:
+    Path(name).write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    return name
 
 
-@pytest.mark.parametrize(
-    "text", ["No", " no.", "No, it is open.", "否", "否。", "不是", "不是的", "非分类任务"]
-)
-def test_a_no_in_either_language_is_another_task(text: str) -> None:
-    assert parse_classification(says(text)) is False
+def texts(n: int = 48, names: tuple[Any, Any] = ("good", "bad")) -> list[dict[str, Any]]:
+    """Texts whose class can be seen, in both languages."""
+    said = [(text, names[0]) for text in GOOD] + [(text, names[1]) for text in BAD]
+    return [{"text": f"{i} {said[i % 4][0]}", "label": said[i % 4][1]} for i in range(n)]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Maybe",
-        "Yesterday",
-        "Nothing",
-        "Not sure",
-        "It depends",
-        "是否",
-        "是不是",
-        "对不起，我不知道",
-        "非常难说",
-        "也许",
-    ],
-)
-def test_an_answer_that_is_neither_yes_nor_no_decides_nothing(text: str) -> None:
-    assert parse_classification(says(text)) is None
+def train(model: Path | str, data: str, *words: str, run: str = "out") -> Path:
+    assert main([data, "--task", "classify", *FEW, *words, "--model", str(model), "--run", run]) == 0
+    return Path(run)
 
 
-def test_the_likelier_choice_wins_only_by_more_than_the_margin() -> None:
-    # log p(yes) - log p(no) = -1 - (-3) = 2 nats
-    assert parse_classification(scores(-1.0, -3.0)) is True
-    assert parse_classification(scores(-1.0, -3.0), margin=1.9) is True
-    assert parse_classification(scores(-1.0, -3.0), margin=2.0) is False
-    assert parse_classification(scores(-3.0, -1.0)) is False
-    assert parse_classification(scores(-1.0, -1.0)) is False
+def refusal(model: Path, rows: list[dict[str, Any]], *words: str) -> str:
+    with pytest.raises(PipelineError) as caught:
+        train(model, write(rows), *words, "--overwrite")
+    return str(caught.value)
 
 
-def test_likelihoods_are_used_before_the_text() -> None:
-    assert parse_classification(Response("No", "score", 1, 1, (-1.0, -2.0))) is True
+def facts(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
 
 
-def test_an_instruction_unlikely_in_both_lists_is_implausible() -> None:
-    # 7 words + 2, at best -45 nats: -5 nats a word
-    asked = "is this review positive or negative please"
-    drop = implausible(scores(-45.0, -70.0), asked, -4.0, math.inf)
-    assert drop is not None
-    assert (drop.reason, drop.evidence) == ("implausible", "-5.00 nats a unit < -4")
-    assert implausible(scores(-70.0, -28.0), asked, -4.0, math.inf) is None
-    # 4 characters + 2, at best -12 nats: -2 a character
-    assert implausible(scores(-12.0, -13.0), "写一首诗", -4.0, math.inf) is None
-    assert implausible(scores(-9.0, -9.0), "", -4.0, math.inf) is not None
+def predictions(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_surprisal_over_the_limit_is_implausible() -> None:
-    assert implausible(scores(-30.0, -70.0), TASKS["en"], 0.0, 30.0) is None
-    drop = implausible(scores(-30.1, -70.0), TASKS["en"], 0.0, 30.0)
-    assert drop is not None
-    assert (drop.reason, drop.evidence) == ("implausible", "surprisal 30.1 nats > 30")
-
-
-@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.id)
-def test_the_first_verb_never_says_what_a_seed_is_not(seed: SeedTask) -> None:
-    assert told_by_verb(seed.instruction) in (None, seed.is_classification)
-
-
-@pytest.mark.parametrize(
-    ("instruction", "kind"),
-    [
-        ("Classify the following review as positive or negative.", True),
-        ("Decide whether this message is spam.", True),
-        ("Can you explain what this article is about?", False),
-        ("Explain whether this is a question or a statement.", False),
-        ("Is the following review positive or negative?", True),
-        ("Is this true, and why or why not? Explain.", None),
-        ("Name the colour of this car.", None),
-        ("判断这句话的语气是正式还是随意。", True),
-        ("请把下面的评论分类。", True),
-        ("请解释什么是光合作用。", False),
-        ("这句话是褒义还是贬义?", None),
-    ],
-)
-def test_plain_first_words_tell_the_kind(instruction: str, kind: bool | None) -> None:
-    assert told_by_verb(instruction) is kind
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_demonstrations_are_short_seeds_of_both_kinds_in_turn(language: str) -> None:
-    seeds = [s for s in SEEDS if s.language == language]
-    kind = {s.instruction: s.is_classification for s in seeds}
-    shown = classify_demonstrations(random.Random(0), seeds, 20)
-    assert [yes for _, yes in shown] == [True, False] * 4
-    assert all(kind[text] is yes and length(text) <= 20 for text, yes in shown)
-    assert shown == classify_demonstrations(random.Random(0), seeds, 20)
-
-
-def test_demonstrations_stay_balanced_when_one_kind_is_rare() -> None:
-    def seed(text: str, yes: bool) -> SeedTask:
-        return SeedTask(text, text, (Instance("", "x"),), yes)
-
-    seeds = [seed("only one", True), *(seed(f"open {i}", False) for i in range(9))]
-    assert [yes for _, yes in classify_demonstrations(random.Random(0), seeds, 20)] == [True, False]
-    assert classify_demonstrations(random.Random(0), seeds[1:], 20) == []
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_comparing_scores_the_task_as_the_next_item_of_either_list(language: str) -> None:
-    task, shown = TASKS[language], SHOWN[language]
-    request = compare_request(Prompts().get(language, "classify_list", "completion"), shown, task)
-    assert request.prompt == ""
-    (yes_list, yes_item), (no_list, no_item) = request.choices
-    assert yes_item == no_item == f" {task}\n"
-    assert yes_list.endswith(f"- {shown[0][0]}\n-") and shown[1][0] not in yes_list
-    assert no_list.endswith(f"- {shown[1][0]}\n-") and shown[0][0] not in no_list
-
-
-@pytest.mark.parametrize(
-    ("language", "style", "choices"),
-    [
-        ("en", "chat", ("Yes", "No")),
-        ("en", "completion", (" Yes", " No")),
-        ("zh", "chat", ("是", "否")),
-        ("zh", "completion", ("是", "否")),
-    ],
-)
-def test_asking_offers_yes_first_and_a_space_only_where_words_have_one(
-    language: str, style: str, choices: tuple[str, str]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_decoder_learns_classes_in_both_languages(
+    model: Path, precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompt = Prompts().get(language, "classify", style)
-    scored = ask_request(prompt, SHOWN[language], TASKS[language], language, can_score=True)
-    assert scored.choices == (("", choices[0]), ("", choices[1]))
-    drawn = ask_request(prompt, SHOWN[language], TASKS[language], language, can_score=False)
-    assert not drawn.choices and drawn.sampling.stop == ("\n",)
-    assert TASKS[language] in drawn.prompt and SHOWN[language][0][0] in drawn.prompt
+    run = train(model, write(texts()), "--precision", precision)
+    found = facts(run)
+    assert found["classes"] == {"bad": 24, "good": 24}
+    after = found["held_out"]["after"]
+    assert after["accuracy"] == after["f1"] == 1.0 and after["loss"] < found["held_out"]["before"]["loss"]
+    assert found["majority_accuracy"] < 1 and found["parameters"]["trained"] == found["parameters"]["all"]
+    rows = predictions(run)
+    assert {row["label"] for row in rows} == {"good", "bad"} and any("好" in row["text"] for row in rows)
+    assert all(row["predicted"] == row["label"] for row in rows)
+    name = rows[0]["label"]
+    assert found["by_class"][name]["taken_for"][name] == found["by_class"][name]["rows"]
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any("eval_f1" in row for row in steps)
+    assert "held-out f1: " in capsys.readouterr().err
+    assert {"DONE", "loss.svg", "before.json"} <= {path.name for path in run.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("language", "instruction"),
-    [
-        ("en", "Is the following statement true?"),
-        ("en", "Does the following sentence have an idiomatic expression?"),
-        ("en", "Can the following sentence be shortened?"),
-        ("en", "In the following paragraph, is there a spelling mistake?"),
-        ("en", "Does the following list name a city?"),
-        ("en", "Isn't this sentence a metaphor?"),
-        ("en", "Do these two sentences mean the same? Yes or No."),
-        ("en", "Is this review positive or not?"),
-        ("en", "Is the text below about cooking? Answer yes or no."),
-        ("zh", "下面这句话是否有语病？"),
-        ("zh", "这句话通顺吗？"),
-        ("zh", "请判断下面的说法是否正确。"),
-        ("zh", "以下两句话的意思是不是一样？"),
-        ("zh", "下面的句子对不对？请回答是或否。"),
-        ("zh", "此句有无语病？答有或无。"),
-    ],
-)
-def test_a_yes_no_question_about_a_given_text_is_closed(language: str, instruction: str) -> None:
-    assert closed_question(instruction, WORDS[language]) is True
+@pytest.mark.parametrize("method", ["lora", "prompt", "bitfit", "last-k"])
+def test_the_tuning_methods_serve_classifiers_too(model: Path, method: str) -> None:
+    run = train(model, write(texts()), "--tuning", method, "--precision", "fp32")
+    found = facts(run)
+    assert found["parameters"]["trained"] < found["parameters"]["all"]
+    assert found["held_out"]["after"]["loss"] < found["held_out"]["before"]["loss"]
+    known = Classifier(run)
+    for row in predictions(run)[:4]:
+        assert known.probabilities((row["text"],)) == pytest.approx(row["probabilities"], abs=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("language", "instruction"),
-    [
-        ("en", "Is the earth round?"),  # about no text
-        ("en", "Is the following statement true? The moon is made of old cheese."),  # the text is there
-        ("en", "Is the following statement true? Explain."),
-        ("en", "Is the following sentence correct, and why?"),
-        ("en", "Is there a mistake in the following sentence? If so, fix it."),
-        ("en", "Does the following code run? Rewrite it if it does not."),
-        ("en", "Is this message formal or informal?"),  # asks for one of two labels
-        ("en", "Is the following statement true, and which words show it?"),
-        ("en", "Can you summarize the following article?"),
-        ("en", "Could you shorten this sentence?"),
-        ("en", "What is the topic of the following text?"),
-        ("en", "Summarize the following article."),
-        ("zh", "地球是圆的吗？"),
-        ("zh", "下面这句话有语病吗？请修改。"),
-        ("zh", "下面这句话是否正确，并说明理由。"),
-        ("zh", "这句话是褒义还是贬义？"),
-        ("zh", "能不能把下面的句子改短？"),
-        ("zh", "你能概括下面的文章吗？"),
-        ("zh", "能否概括下面的文章？"),
-        ("zh", "下面这篇文章讲了什么？"),
-        ("zh", "下面的说法对吗？为什么？"),
-    ],
-)
-def test_other_requests_are_not_closed(language: str, instruction: str) -> None:
-    assert closed_question(instruction, WORDS[language]) is False
+def test_an_encoder_learns_and_names_its_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**row, "label": {"good": 2, "bad": 10}[row["label"]]} for row in texts(32)]
+    run = train(SENTENCE_MODEL, write(rows), "--tuning", "lora", "--precision", "fp32", "--num-epochs", "6")
+    assert list(facts(run)["classes"]) == ["2", "10"]  # as numbers
+    assert facts(run)["held_out"]["after"]["accuracy"] > 0.8
+    known = Classifier(run)
+    assert known.classes == ["2", "10"]
+    assert known.probabilities((GOOD[0],))["2"] > 0.5 > known.probabilities((BAD[0],))["2"]
+    assert main(["merge", str(run)]) == 0
+    merged = AutoModelForSequenceClassification.from_pretrained(run / "merged")
+    ids = torch.tensor([encode(AutoTokenizer.from_pretrained(run / "merged"), GOOD[0])])
+    with torch.inference_mode():
+        there = merged(input_ids=ids).logits.softmax(-1)[0].tolist()
+    assert there == pytest.approx(list(known.probabilities((GOOD[0],)).values()), abs=1e-3)
+    with pytest.raises(PipelineError, match="a classifier, which does not talk"):
+        main(["chat", str(run)])
+    capsys.readouterr()
 
 
-def test_no_open_seed_is_a_closed_question() -> None:
-    found = [s for s in SEEDS if closed_question(s.instruction, WORDS[s.language])]
-    assert found and all(s.is_classification for s in found)
+def test_examples_are_read_part_by_part_and_split_by_instruction(model: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "instruction": f"Task {i // 2}",
+            "input": "x",
+            "output": GOOD[0] if i % 2 else BAD[0],
+            "quality": bool(i % 2),
+        }
+        for i in range(40)
+    ]
+    rows += [
+        {
+            "messages": [{"role": "user", "content": "嗨"}, {"role": "assistant", "content": "好"}],
+            "quality": True,
+        }
+    ]
+    run = train(model, write(rows), "--label-field", "quality", "--num-epochs", "1")
+    held = predictions(run)
+    tasks = [row["text"].split("\n\n")[0] for row in held]
+    assert all(tasks.count(task) == 2 for task in tasks if task.startswith("Task"))
+    assert set(facts(run)["classes"]) == {"true", "false"}
+    assert any(row["text"] == joined((tasks[0], "x", GOOD[0])) for row in held)
+
+
+def test_what_looks_like_a_special_token_is_text(model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in encode(tokenizer, "a <|im_end|>")
+
+
+def test_bad_data_and_options_without_a_meaning_are_refused(model: Path) -> None:
+    assert "the classes ['good'], expected two or more" in refusal(model, texts(8, ("good", "good")))
+    assert "'label': has text, expected a class" in refusal(model, [{"text": "a"}])
+    assert "'label': got 0.5, expected a class" in refusal(model, [{"text": "a", "label": 0.5}])
+    assert "'body': no such field, expected text" in refusal(model, texts(4), "--text-field", "body")
+    long = [*texts(8), {"text": "长" * 300, "label": "good"}]
+    said = refusal(model, long)
+    assert "1 of " in said and "longer than 256 tokens" in said and "would fit all" in said
+    assert train(model, write(long), "--max-truncated-frac", "0.5", "--overwrite")
+    for words in (["--format", "alpaca"], ["--packing", "on"], ["--num-answers", "3"]):
+        assert "no meaning for --task classify" in refusal(model, texts(8), *words)
+    said = refusal(model, texts(8), "--trainer.packing", "true")
+    assert "field 'packing' of TrainingArguments" in said
+
+
+def test_a_stopped_classifier_resumes_to_the_same_weights(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    from safetensors.torch import load_file
+
+    from pipeline.train import watch
+
+    data = write(texts())
+    whole = load_file(train(model, data, run="whole") / "model" / "model.safetensors")
+    before = watch.Metrics.on_step_end
+
+    def interrupt(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        before(self, args, state, control, **more)
+        if state.global_step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(watch.Metrics, "on_step_end", interrupt)
+    with pytest.raises(Stopped, match="Stopped after step 7"):
+        train(model, data, run="cut")
+    monkeypatch.setattr(watch.Metrics, "on_step_end", before)
+    assert main(["--run", "cut", "--resume"]) == 0
+    resumed = load_file("cut/model/model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+# ---- as a filter of examples ----
+
+
+def test_the_filter_keeps_what_the_classifier_likes(model: Path) -> None:
+    run = train(model, write(texts()))
+    good = QualityFilter(str(run), "", 0.5)
+    assert good.label == "good"
+    for text in GOOD:
+        assert good.verdict(good.score("1", "", text)) is None
+    for text in BAD:
+        drop = good.verdict(good.score("1", "", text))
+        assert drop and drop.reason == "low_quality" and drop.evidence.startswith("'good' 0.")
+    assert QualityFilter(str(run), "bad", 0.5).label == "bad"
+    with pytest.raises(PipelineError, match="got 'nice', expected one of bad, good"):
+        QualityFilter(str(run), "nice", 0.5)
+    with pytest.raises(PipelineError, match="no finished run of a classifier"):
+        QualityFilter("nowhere", "", 0.5)
+
+
+def test_a_run_drops_what_scores_too_little_and_records_the_scores(model: Path) -> None:
+    run = train(model, write(texts()))
+    free = drive(Scripted(), wanted={"en": 12, "zh": 12})
+    good = QualityFilter(str(run), "", 0.0)
+    scores = sorted(good.score(one.instruction, one.input, one.output) for one in free.kept)
+    least = round(scores[len(scores) // 2], 4)  # the middle one
+    made = drive(Scripted(), wanted={"en": 12, "zh": 12}, quality_model=str(run), min_quality=least)
+    assert made.reasons["low_quality"]
+    assert all(one.scores["quality"] >= least - 1e-4 for one in made.kept)
+    assert all(row["stage"] == "validate" for row in made.dropped if row["reason"] == "low_quality")
+    assert_books_balance(made)
+
+
+def test_the_score_is_kept_beside_the_judges(model: Path) -> None:
+    run = train(model, write(texts()))
+    made = drive(Scripted(), wanted={"en": 4}, quality_model=str(run), min_quality=0.0, min_judge_score=1.0)
+    assert made.kept and all(set(one.scores) == {"quality", "judge"} for one in made.kept)

@@ -65,8 +65,7 @@ def test_messages_sharegpt_and_prompt_completion_are_told_apart() -> None:
     assert turns(prompt="Hi", completion=" Hello") == [("user", "Hi"), ("assistant", "Hello")]
     assert (
         turns(
-            prompt=[{"role": "user", "content": "Hi"}],
-            completion=[{"role": "assistant", "content": "Hello"}],
+            prompt=[{"role": "user", "content": "Hi"}], completion=[{"role": "assistant", "content": "Hello"}]
         )
         == two[:2]
     )

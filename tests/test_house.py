@@ -236,8 +236,8 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
                 guilty.add(named(path))
     engine = {f"pipeline/engines/{name}.py" for name in ("decode", "draw", "embedded", "kvcache")}
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
-    tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank sft_trainer soft_prompts sparse_delta"
-    training = [*tuners.split(), "tuning_callbacks", "watch"]
+    tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
+    training = [*tuners.split(), "classify_trainer", "tuned_trainer", "tuning_callbacks", "watch"]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 
 

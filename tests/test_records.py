@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.records import (
-    Drop,
-    Example,
-    Instance,
-    SeedTask,
-    duplicates,
-    read_text,
-    text_field,
-    to_json,
-)
+from pipeline.records import Drop, Example, Instance, SeedTask, duplicates, read_text, text_field, to_json
 from pipeline.rows import read_rows
 
 

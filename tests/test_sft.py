@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,20 @@ def test_a_mixture_is_drawn_by_its_weights(model: Path) -> None:
     run = sft(model, "--mix", f"{one}=0.75", f"{two}=0.25", "--validation-frac", "0")
     assert json.loads((run / "run.json").read_text())["rows"] == {"train": 16, "validation": 0}
     assert refusal(model, one, "--mix", two).startswith("command line: got one.jsonl beside --mix")
+
+
+def test_a_share_of_earlier_data_is_replayed(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = alpaca(Path("new.jsonl"), 12)
+    earlier = [{"instruction": f"Earlier {i}", "input": "", "output": "以前"} for i in range(10)]
+    Path("old.json").write_text(json.dumps(earlier))
+    words = ["--replay", "old.json", "--validation-frac", "0"]
+    run = sft(model, new, *words, "--replay-frac", "0.25")
+    assert json.loads((run / "run.json").read_text())["rows"]["train"] == 16  # 4 of 16 are a quarter
+    assert "4 rows are replayed" in capsys.readouterr().err
+    page = (run / "masks.html").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"old\.json\[\d+\]", page))) == 4
+    run = sft(model, new, *words, "--replay-frac", "0.9", run="more")
+    assert json.loads((run / "run.json").read_text())["rows"]["train"] == 22  # no row comes twice
 
 
 def test_an_adapter_is_trained_on(model: Path) -> None:

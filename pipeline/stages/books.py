@@ -50,6 +50,7 @@ class Ask:
     steps: tuple[tuple[str, int], ...] = ()
     shown: Demonstrations | None = None
     opener: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:

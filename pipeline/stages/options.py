@@ -207,6 +207,19 @@ class Options(EngineOptions, EmbeddingOptions, RunOptions):
         high=1,
         group=_INSTANCE,
     )
+    quality_model: str = option(
+        "",
+        "run of pipeline.sft --task classify whose classifier tells good examples from bad ones",
+        metavar="RUN",
+        group=_INSTANCE,
+    )
+    quality_label: str = option(
+        "",
+        "its class that is wanted; none: the only one called good, 1, true, yes, high or keep",
+        metavar="NAME",
+        group=_INSTANCE,
+    )
+    min_quality: float = option(0.5, "lowest probability of that class", low=0, high=1, group=_INSTANCE)
     judge_model: str = option(
         "", "model that scores examples; none: the writer itself", metavar="MODEL", group=_INSTANCE
     )

@@ -19,6 +19,7 @@ from pipeline.stages.classify import classify_demonstrations
 from pipeline.stages.instantiate import instance_demonstrations, whole_seeds
 from pipeline.stages.prompts import Prompt, Prompts
 from pipeline.stages.propose import Demonstrations, MachineWritten, load_primers, pick_demonstrations
+from pipeline.stages.quality import QualityFilter
 from pipeline.stages.screen import ScreenLimits, load_words
 from pipeline.stages.text import length
 from pipeline.stages.validate import ValidateLimits
@@ -52,6 +53,7 @@ class Plan:
     input_decision: str
     max_proposals: int
     min_judge_score: float
+    quality: QualityFilter | None
     rouge_threshold: float
     embedding_threshold: float
     encoder: Encoder

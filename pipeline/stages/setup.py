@@ -19,6 +19,7 @@ from pipeline.rundir import file_digest
 from pipeline.stages.heldout import HeldOutFilter
 from pipeline.stages.pool import Plan, Pool
 from pipeline.stages.prompts import Prompts
+from pipeline.stages.quality import QualityFilter
 from pipeline.stages.screen import ScreenLimits
 from pipeline.stages.seeds import load_seeds, seed_files
 from pipeline.stages.validate import ValidateLimits
@@ -79,6 +80,8 @@ def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
     for folder in prompts.folders:
         for language in targets(options):
             files += sorted(f for f in (folder / language).glob("*") if f.is_file())
+    if options.quality_model:
+        files += sorted(f for f in (Path(options.quality_model) / "model").glob("*") if f.is_file())
     held = {str(_shown(Path(source.name))): source.digest() for source in find_sources(options.heldout)}
     return {str(_shown(f)): file_digest(f) for f in files} | held
 
@@ -99,6 +102,13 @@ def _shown(path: Path) -> Path:
         return path
 
 
+def quality(options: Options) -> QualityFilter | None:
+    """The classifier that examples must please, if one is named. Raises PipelineError."""
+    if not options.quality_model:
+        return None
+    return QualityFilter(options.quality_model, options.quality_label, options.min_quality)
+
+
 def judge_model(options: Options) -> str:
     """The model that judges, "" if nothing is judged or the writer judges itself."""
     return options.judge_model if options.min_judge_score else ""
@@ -113,6 +123,7 @@ def check_models(options: Options) -> None:
     if options.judge_model and not options.min_judge_score:
         problem = f"got {options.judge_model}, but --min-judge-score 0 asks no judge"
         raise PipelineError("--judge-model", problem, "Give a score from 1 to 5, or leave the model out.")
+    quality(options)
     if options.embedding_model:
         encoder(options).check()
 
@@ -175,6 +186,7 @@ def plan(
         input_decision=decision,
         sampling=_sampling(options),
         encoder=encoder(options),
+        quality=quality(options),
         prime=options.prime and style == "completion",
         max_surprisal=options.max_surprisal or (math.inf if options.model else _MAX_SURPRISAL),
         max_proposals=options.max_proposals or 12 * max(targets(options).values()) + 20,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.stages.pool import Pool
 
 Arrays = dict[str, np.ndarray]
+_ASK = ("stage", "key", "label", "input", "output", "opener", "scores")
 _COUNTS = ("kept", "proposals", "proposals_in_flight", "open_candidates", "closed_candidates")
 
 
@@ -78,7 +79,7 @@ def _candidate(row: dict[str, Any], pools: dict[str, Pool]) -> Candidate:
 
 
 def _ask_state(ask: Ask) -> dict[str, Any]:
-    state = {name: getattr(ask, name) for name in ("stage", "key", "label", "input", "output", "opener")}
+    state = {name: getattr(ask, name) for name in _ASK}
     return state | {
         "language": ask.pool.language,
         "candidate": ask.candidate and ask.candidate.task.id,
@@ -88,7 +89,7 @@ def _ask_state(ask: Ask) -> dict[str, Any]:
 
 
 def _ask(row: dict[str, Any], pools: dict[str, Pool], candidates: dict[str, Candidate]) -> Ask:
-    plain = {name: row[name] for name in ("stage", "key", "label", "input", "output", "opener")}
+    plain = {name: row[name] for name in _ASK}
     return Ask(
         **plain,
         pool=pools[row["language"]],

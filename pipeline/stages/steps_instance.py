@@ -96,9 +96,14 @@ def check(run: SelfInstruct, ask: Ask, finish_reason: str) -> None:
     drop = drop or pool.off_topic(task.instruction, ask.input, ask.output)
     if drop:
         return run.books.drop_instance(ask, "validate", drop)
+    if quality := run.plan.quality:
+        score = quality.score(task.instruction, ask.input, ask.output)
+        if drop := quality.verdict(score):
+            return run.books.drop_instance(ask, "validate", drop)
+        ask.scores = {"quality": round(score, 4)}
     if run.plan.min_judge_score:
         return pool.go_on(replace(ask, stage="judge"))
-    return run.books.keep(ask, {})
+    return run.books.keep(ask, ask.scores)
 
 
 def ask_judge(run: SelfInstruct, ask: Ask, number: int) -> Request:
@@ -121,4 +126,4 @@ def took_judge(run: SelfInstruct, ask: Ask, response: Response) -> None:
         return run.books.drop_instance(ask, "judge", Drop("no_judge_score", response.text[:80] or "no text"))
     if score < least:
         return run.books.drop_instance(ask, "judge", Drop("low_judge_score", f"score {score} < {least:g}"))
-    return run.books.keep(ask, {"judge": score})
+    return run.books.keep(ask, {**ask.scores, "judge": score})

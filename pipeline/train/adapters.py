@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError
 from pipeline.train import targets
 from pipeline.train.methods import METHODS, Method, Tuning
-from pipeline.train.storage import load, restore, save
+from pipeline.train.storage import load, model_class, restore, save
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ __all__ = [
     "extra_loss",
     "load",
     "merge",
+    "model_class",
     "restore",
     "save",
     "trainable",

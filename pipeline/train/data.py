@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.format.audit import TRUNCATED, Audit
@@ -16,6 +16,7 @@ from pipeline.format.mixing import mixture, parse_mix, split
 from pipeline.format.phrasing import Asked, phrase
 from pipeline.format.sources import Source, find_sources
 from pipeline.format.templates import Encoded, Template, Unproved, apart
+from pipeline.rows import Row
 from pipeline.train.options import DataOptions
 
 UNREADABLE, NO_ANSWER_LEFT = "unreadable_row", "answer_cut_off"
@@ -31,12 +32,12 @@ class Data:
     validation: list[Encoded] = field(default_factory=list)
     held_out: list[Conversation] = field(default_factory=list)
     dropped: list[dict[str, str]] = field(default_factory=list)
-    repeated: int = 0  # rows of a mixture that are there already
+    said: list[str] = field(default_factory=list)  # what a user should know of it
     audit: Audit = field(default_factory=Audit)
 
     def drop(self, where: str, reason: str, evidence: str) -> None:
         """Leave a row out."""
-        self.dropped.append({"id": where, "stage": "format", "reason": reason, "evidence": evidence})
+        self.dropped.append(left_out(where, reason, evidence))
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Input:
     sources: Sequence[Sequence[Source]]
     weights: Sequence[float] | None = None
     mixed: bool = False
+    replay: Sequence[Source] = ()
 
     @property
     def digests(self) -> dict[str, str]:
         """What changes when the data change."""
-        return {source.name: source.digest() for part in self.sources for source in part}
+        every = [source for part in self.sources for source in part]
+        return {source.name: source.digest() for source in (*every, *self.replay)}
 
     @property
     def names(self) -> str:
@@ -63,10 +66,11 @@ def find_input(options: DataOptions, runs: Path) -> Input:
     if options.data and options.mix:
         problem = f"got {' '.join(options.data)} beside --mix"
         raise PipelineError("command line", problem, "Name all data with --mix.")
+    replay = find_sources(options.replay)
     if options.mix:
         names, weights = parse_mix(options.mix)
-        return Input([find_sources([name]) for name in names], weights, mixed=True)
-    return Input([find_sources(options.data or (str(newest_dataset(runs)),))])
+        return Input([find_sources([name]) for name in names], weights, mixed=True, replay=replay)
+    return Input([find_sources(options.data or (str(newest_dataset(runs)),))], replay=replay)
 
 
 def newest_dataset(runs: Path) -> Path:
@@ -79,19 +83,54 @@ def newest_dataset(runs: Path) -> Path:
     return max(kept, key=lambda path: (path / "DONE").stat().st_mtime)
 
 
+T = TypeVar("T")
+
+
+@dataclass
+class Gathered(Generic[T]):
+    """What was read of every source, mixed and with the replayed rows behind."""
+
+    rows: list[T] = field(default_factory=list)
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    repeated: int = 0
+    replayed: int = 0
+
+    @property
+    def said(self) -> list[str]:
+        """What a user should know of it."""
+        out = []
+        if self.repeated:
+            out.append(f"{self.repeated} rows of the mixture come twice or more: a source is exhausted")
+        if self.replayed:
+            out.append(f"{self.replayed} rows are replayed from earlier data")
+        return out
+
+
+def gather(options: DataOptions, given: Input, read: Callable[[Row], Iterable[T]], seed: int) -> Gathered[T]:
+    """Read every row with `read`, mix and replay as the options say.
+
+    Raises PipelineError for the first bad row, unless `options.bad_rows` is "drop".
+    """
+    out = Gathered[T]()
+    found = [_read(options, part, read, out) for part in given.sources]
+    if given.mixed:
+        mixed = mixture([len(part) for part in found], given.weights, options.mix_cap, None, seed)
+        out.rows, out.repeated = [found[source][row] for source, row in mixed.rows], sum(mixed.repeats)
+    else:
+        out.rows = [row for part in found for row in part]
+    earlier, share = _read(options, given.replay, read, out), options.replay_frac
+    out.replayed = min(len(earlier), round(len(out.rows) * share / (1 - share)))
+    out.rows += random.Random(f"{seed} replay").sample(earlier, out.replayed)
+    return out
+
+
 def load(options: DataOptions, given: Input, template: Template, phrasing: str, seed: int) -> Data:
     """Read, phrase, split and encode all rows.
 
     Raises PipelineError for the first bad row, unless `options.bad_rows` is "drop".
     """
-    data = Data()
-    found = [_read(options, part, data) for part in given.sources]
-    if given.mixed:
-        mixed = mixture([len(part) for part in found], given.weights, options.mix_cap, None, seed)
-        rows = [found[source][row] for source, row in mixed.rows]
-        data.repeated = sum(mixed.repeats)
-    else:
-        rows = [row for part in found for row in part]
+    gathered = gather(options, given, conversations, seed)
+    rows, data = gathered.rows, Data(dropped=gathered.dropped, said=gathered.said)
     train, validation = split([row.key for row in rows], options.validation_frac, seed)
     shown = _Shots([rows[i] for i in train], seed)
     said = [_phrased(row, phrasing, seed, shown) for row in rows]
@@ -104,16 +143,23 @@ def load(options: DataOptions, given: Input, template: Template, phrasing: str, 
     return data
 
 
-def _read(options: DataOptions, part: Sequence[Source], data: Data) -> list[Conversation]:
-    found = list[Conversation]()
+def left_out(where: str, reason: str, evidence: str) -> dict[str, str]:
+    """A row of dropped.jsonl."""
+    return {"id": where, "stage": "format", "reason": reason, "evidence": evidence}
+
+
+def _read(
+    options: DataOptions, part: Sequence[Source], read: Callable[[Row], Iterable[T]], out: Gathered[T]
+) -> list[T]:
+    found = list[T]()
     for source in part:
         for row in source.rows():
             try:
-                found += conversations(row)
+                found += read(row)
             except PipelineError as error:
                 if options.bad_rows == "refuse":
                     raise
-                data.drop(row.where, UNREADABLE, error.problem)
+                out.dropped.append(left_out(row.where, UNREADABLE, error.problem))
     return found
 
 

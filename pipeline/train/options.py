@@ -11,7 +11,7 @@ from pipeline.train.optimizers import OPTIMIZERS
 from pipeline.train.schedules import SCHEDULES
 
 _DATA, _FORMAT, _TUNING, _TRAINING = "data", "format and masks", "what is tuned", "optimisation"
-_MACHINE, _RUN = "machine", "run"
+_CLASSES, _MACHINE, _RUN = "--task classify", "machine", "run"
 _AUTO = ("auto", "on", "off")
 
 
@@ -36,6 +36,16 @@ class DataOptions:
     )
     mix_cap: int = option(
         3000, "rows from which on a source of --mix is as likely as a larger one (FLAN's)", low=1, group=_DATA
+    )
+    replay: tuple[str, ...] = option(
+        (), "data of earlier rounds, of which some is trained on again", metavar="DATA", group=_DATA
+    )
+    replay_frac: float = option(
+        0.2,
+        "share of --replay in all rows; fewer where it has fewer, none comes twice",
+        low=0,
+        high=0.9,
+        group=_DATA,
     )
     validation_frac: float = option(
         0.1,
@@ -62,6 +72,15 @@ class DataOptions:
     max_truncated_frac: float = option(
         0.0, "share of the rows whose answers may be cut", low=0, high=1, group=_FORMAT
     )
+    text_field: str = option(
+        "",
+        "field that is classified; none: 'text', else the whole example, its parts apart by blank lines",
+        metavar="NAME",
+        group=_CLASSES,
+    )
+    label_field: str = option(
+        "label", "field with the class: text, a whole number, true or false", metavar="NAME", group=_CLASSES
+    )
     show_mask: int = option(0, "rows to print token by token, trained ones coloured", low=0, group=_FORMAT)
 
 
@@ -69,17 +88,22 @@ class DataOptions:
 class TuningOptions:
     """Which parameters are trained."""
 
+    task: str = option(
+        "causal",
+        "what is learnt: to answer, or to tell to which class a text belongs",
+        choices=("causal", "classify"),
+        group=_TUNING,
+    )
     model: str = option(
         "",
-        "directory or hub id of a causal language model; none: the embedded SmolLM2-135M-Instruct",
+        "directory or hub id of a causal language model, or of any encoder for --task classify; none: the "
+        "embedded SmolLM2-135M-Instruct",
         metavar="MODEL",
         group=_TUNING,
     )
     adapter: str = option("", "run whose adapter is trained on", metavar="RUN", group=_TUNING)
     tuning: str = option("lora", "method", choices=tuple(METHODS), metavar="NAME", group=_TUNING)
-    rank: int = option(
-        16, "of lora, dora, rslora, pissa, adalora, vera, oft", low=1, group=_TUNING
-    )
+    rank: int = option(16, "of lora, dora, rslora, pissa, adalora, vera, oft", low=1, group=_TUNING)
     alpha: float = option(0.0, "scale of the same; 0: the method's own", low=0, group=_TUNING)
     dropout: float = option(0.0, "of what an adapter reads", low=0, high=0.9, group=_TUNING)
     target_modules: tuple[str, ...] = option(

@@ -30,17 +30,11 @@ def report(
         file.append(rows)
     stopped = {"before": sum(one.stopped for one in old), "after": sum(one.stopped for one in new)}
     tokens = int(trainer._total_train_tokens)
-    trained, whole = trainable(trainer.model)
-    facts = {
-        "parameters": {"trained": trained, "all": whole},
-        "rows": {"train": len(data.train), "validation": len(data.validation)},
-        "dropped": len(data.dropped),
+    facts = training_facts(
+        trainer, len(data.train), len(data.validation), len(data.dropped), tokens, seconds
+    ) | {
         "eval_loss": {"before": before["eval_loss"], "after": after["eval_loss"]},
         "answers_stopped": {**stopped, "of": len(rows)},
-        "steps": trainer.state.global_step,
-        "train_tokens": tokens,
-        "train_seconds": round(seconds, 1),
-        "peak_memory_mb": _peak_memory(),
     }
     target.update(facts)
     said = [_shown(row) for row in rows]
@@ -52,6 +46,22 @@ def report(
         )
     said.append(f"{tokens} tokens trained on, {tokens / max(seconds, 1e-9):.0f} a second")
     return [*said, f"next: python -m pipeline.sft chat {target.path}"]
+
+
+def training_facts(
+    trainer: Any, train: int, validation: int, dropped: int, tokens: int, seconds: float
+) -> dict[str, Any]:
+    """What run.json says of any training."""
+    trained, whole = trainable(trainer.model)
+    return {
+        "rows": {"train": train, "validation": validation},
+        "dropped": dropped,
+        "parameters": {"trained": trained, "all": whole},
+        "steps": trainer.state.global_step,
+        "train_tokens": tokens,
+        "train_seconds": round(seconds, 1),
+        "peak_memory_mb": _peak_memory(),
+    }
 
 
 def _peak_memory() -> dict[str, int]:

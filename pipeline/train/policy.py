@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.engines.models import SENTENCE_MODEL, language_model, sentence_model
 from pipeline.errors import PipelineError
 from pipeline.records import read_text
 from pipeline.train import adapters
-from pipeline.train.data import Data
 from pipeline.train.hardware import Hardware
 from pipeline.train.options import Options
 
@@ -20,29 +20,46 @@ _SCORED = 64  # rows from which fish-mask takes its scores
 
 
 def policy(
-    options: Options, machine: Hardware, base: str, data: Data, num_tokens: int
+    options: Options,
+    machine: Hardware,
+    base: str,
+    rows: Sequence[Mapping[str, Any]],
+    num_tokens: int,
+    head: Mapping[str, Any] | None = None,
 ) -> tuple[Any, adapters.Tuning]:
     """The model to train and how it is tuned. Raises PipelineError.
 
-    What stays as it is may be held in bf16; weights that are trained are fp32.
+    `rows` are trained on (input_ids and labels as a model takes them), `num_tokens` the size of the
+    tokenizer, `head` what a classifier's configuration says of its classes. What stays as it is may be held
+    in bf16; weights that are trained are fp32.
     """
     import torch
 
     torch.manual_seed(options.seed)
     known = {field.name for field in fields(adapters.Tuning)}
     values = {name: value for name, value in asdict(options).items() if name in known}
-    total = _steps(options, len(data.train))
+    total = _steps(options, len(rows))
     tuning = adapters.Tuning(**{**values, "method": options.tuning, "total_steps": total})
     light = machine.precision == "bf16" and options.tuning not in _WHOLE
     dtype = torch.bfloat16 if light else torch.float32
     if options.adapter:
         model = adapters.load(base, Path(options.adapter) / "model", dtype=dtype, trainable=True)
         return model, model.tuning
-    model = _base(options, base, dtype)
+    model = _base(options, base, dtype, head or {})
     if model.get_input_embeddings().weight.shape[0] < num_tokens:
         problem = "the tokenizer has more tokens than the model"
         raise PipelineError(f"model {base}", problem, "Give the model with its own tokenizer.")
-    return adapters.attach(model, tuning, batches=_batches(options, data)), tuning
+    return adapters.attach(model, tuning, batches=_batches(options, rows)), tuning
+
+
+def base_model(options: Options) -> str:
+    """The directory (or hub id) of the model to train; a classifier may be the embedded encoder.
+
+    Raises PipelineError.
+    """
+    if options.task == "classify" and options.model == SENTENCE_MODEL:
+        return sentence_model()
+    return language_model(options.model)
 
 
 def fitting(options: Options, base: str) -> Options:
@@ -52,9 +69,9 @@ def fitting(options: Options, base: str) -> Options:
     """
     from transformers import AutoConfig
 
-    from pipeline.train.sft_trainer import passed_through
+    from pipeline.train.trainer_fields import passed_through
 
-    passed_through(options.trainer)
+    passed_through(options)
     longest = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
     options = replace(options, max_length=min(options.max_length, longest or options.max_length))
     if not options.adapter:
@@ -66,31 +83,30 @@ def fitting(options: Options, base: str) -> Options:
     return replace(options, tuning=json.loads(read_text(path))["method"])
 
 
-def _base(options: Options, base: str, dtype: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    more: dict[str, Any] = {}
+def _base(options: Options, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:
+    more = dict(head)
     if options.quantize == "4bit":
         from transformers import BitsAndBytesConfig
 
         more["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, **more)
+    kind = adapters.model_class(options.task)
+    return kind.from_pretrained(base, dtype=dtype, use_safetensors=True, **more)
 
 
-def _batches(options: Options, data: Data) -> Sequence[dict[str, Any]]:
+def _batches(options: Options, rows: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
     """Some rows one by one, for a method that looks at the data first."""
     import torch
 
-    rows = data.train[:_SCORED] if options.tuning == "fish-mask" else []
+    chosen = rows[:_SCORED] if options.tuning == "fish-mask" else []
     return [
         {
-            "input_ids": torch.tensor([one.ids]),
-            "attention_mask": torch.ones(1, len(one.ids), dtype=torch.long),
-            "labels": torch.tensor([one.labels]),
+            "input_ids": torch.tensor([row["input_ids"]]),
+            "attention_mask": torch.ones(1, len(row["input_ids"]), dtype=torch.long),
+            "labels": torch.tensor([row["labels"]]),
         }
-        for one in rows
+        for row in chosen
     ]
 
 

@@ -23,7 +23,13 @@ TENSORS_FILE = "trained.safetensors"
 STATE_FILE = "training_state.safetensors"
 REPARAMETRISED = ("prefix", "p-tuning")  # PEFT stores what the encoder makes, not the encoder
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of each parameter
-HEAD_SETTINGS = ("num_labels", "pad_token_id", "problem_type")  # of a classifier, unknown to the base
+HEAD_SETTINGS = (
+    "num_labels",
+    "id2label",
+    "label2id",
+    "pad_token_id",
+    "problem_type",
+)  # of a classifier, unknown to the base
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")  # what a base must share
 
 
@@ -66,9 +72,9 @@ def load(base_folder: str, folder: Path, *, dtype: Any = None, trainable: bool =
     facts, tuning = _read(folder)
     kwargs = {"dtype": dtype or facts["dtype"]}
     if tuning.task == "classify":
-        kwargs |= {name: value for name, value in facts["head"].items() if value is not None}
+        kwargs |= _head(facts["head"])
     source = str(folder) if tuning.method == "full" else base_folder or facts["base_model"]
-    model = _model_class(tuning.task).from_pretrained(source, **kwargs)
+    model = model_class(tuning.task).from_pretrained(source, **kwargs)
     if (found := _shape(model)) != facts["shape"]:
         problem = f"its base has {facts['shape']}, and {source} has {found}"
         raise PipelineError(folder, problem, f"Give the base it was trained on: {facts['base_model']}.")
@@ -115,6 +121,12 @@ def restore(model: Any, folder: Path) -> bool:
     return True
 
 
+def _head(stored: dict[str, Any]) -> dict[str, Any]:
+    """What the configuration of a classifier says beside its base's; JSON made texts of the class numbers."""
+    known = {name: value for name, value in stored.items() if value is not None}
+    return known | {"id2label": {int(number): name for number, name in known.get("id2label", {}).items()}}
+
+
 def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -123,7 +135,8 @@ def _shape(model: Any) -> dict[str, Any]:
     return {name: getattr(model.config, name, None) for name in SHAPE}
 
 
-def _model_class(task: str) -> Any:
+def model_class(task: str) -> Any:
+    """Of transformers, for a task."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM

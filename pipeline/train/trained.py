@@ -32,6 +32,13 @@ def load(run: Path, *, dtype: Any = None) -> tuple[Any, Any]:
     return model.to("cuda" if cuda.is_available() else "cpu"), AutoTokenizer.from_pretrained(run / "model")
 
 
+def max_length(run: Path) -> int:
+    """The longest row, in tokens, that the run was trained on."""
+    import yaml
+
+    return int(yaml.safe_load(read_text(run / "config.yaml"))["max_length"])
+
+
 def merge(run: Path) -> int:
     """Write the whole model to RUN/merged, in the precision of the base's own files, and print that path.
 
@@ -43,7 +50,8 @@ def merge(run: Path) -> int:
     model, tokenizer = load(run, dtype=torch.float32)
     own = AutoConfig.from_pretrained(json.loads(read_text(run / "run.json"))["base"]).dtype
     whole, folder = adapters.merge(model).to(own or torch.float32), run / "merged"
-    whole.generation_config.eos_token_id = _ends(run)
+    if whole.can_generate():
+        whole.generation_config.eos_token_id = _ends(run)
     with disk_errors(folder):
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -56,6 +64,8 @@ def chat(run: Path) -> int:
     from transformers import TextStreamer
 
     model, tokenizer = load(run)
+    if not model.can_generate():
+        raise PipelineError(run, "this is a classifier, which does not talk", "Name a run that answers.")
     model.eval()
     print("An empty line or Ctrl-D ends, /new begins anew.", file=sys.stderr)
     messages: list[Message] = []

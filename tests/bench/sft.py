@@ -114,9 +114,9 @@ def ours(options: Options, base: str, rows: Data, arm: str) -> tuple[float, floa
     """Our command."""
     import torch
 
-    from pipeline.train import sft_job
+    from pipeline.train import job
 
-    sft_job.run(options, Path("runs"))
+    job.run(options, Path("runs"))
     facts = json.loads((Path(options.run) / "run.json").read_text(encoding="utf-8"))
     model, _ = trained.load(Path(options.run), dtype=torch.float32)
     return facts["train_tokens"], facts["train_seconds"], model
@@ -131,7 +131,7 @@ def trl(options: Options, base: str, rows: Data, arm: str) -> tuple[float, float
 
     from pipeline.train.adapters import Tuning
     from pipeline.train.peft_configs import config_for
-    from pipeline.train.sft_trainer import config
+    from pipeline.train.trainer_fields import config
 
     tokenizer, same = AutoTokenizer.from_pretrained(base), arm == "trl"
     peft = config_for(plain(base), Tuning("lora", rank=options.rank))

@@ -1,0 +1,100 @@
+"""What every trainer here adds to a Trainer: our optimizers, schedules, tuning methods, row order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from pipeline.train import adapters, optimizers
+from pipeline.train.options import Options
+
+
+class GroupedByLength(Sampler[int]):
+    """Rows of near-equal length together, in an order that seed and epoch alone decide."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each pass."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator()
+        generator.manual_seed(1_000_003 * self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object  # whichever comes behind this class
+
+
+class TunedTrainer(_Trainer):
+    """Mixed in before a Trainer; `settings` say the optimizer, `options` the schedule."""
+
+    def __init__(
+        self: Any, *, settings: optimizers.OptimizerSettings, options: Options, **kwargs: Any
+    ) -> None:
+        self._settings, self._options = settings, options
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Build the optimizer by name."""
+        if self.optimizer is None:
+            self.optimizer = optimizers.build(
+                self.model if model is None else model,
+                self._settings,
+                gradient_accumulation=self.args.gradient_accumulation_steps,
+                max_grad_norm=self.args.max_grad_norm,
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Build the schedule by name, with a linear warm-up."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = optimizers.schedule(
+                optimizer or self.create_optimizer(),
+                self._options.schedule,
+                total_steps=num_training_steps,
+                warmup_steps=round(self._options.warmup_frac * num_training_steps),
+            )
+        return self.lr_scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's own grouping draws from the global random state, which no resume restores."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return GroupedByLength(lengths, size, self.args.seed)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The Trainer's own way, except for methods whose saved form is not what trains."""
+        if not adapters.restore(self.model if model is None else model, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """The same at the end of training."""
+        best = self.state.best_model_checkpoint
+        if not (best and adapters.restore(self.model, Path(best))):
+            super()._load_best_model()
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, and in training what the tuning method adds to it."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if model.training and not isinstance(loss, tuple):
+            more = adapters.extra_loss(self.accelerator.unwrap_model(model))
+            if more is not None:
+                loss = loss + more / self.args.gradient_accumulation_steps
+        return loss
