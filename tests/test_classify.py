@@ -54,6 +54,14 @@ def texts(n: int = 48, names: tuple[Any, Any] = ("good", "bad")) -> list[dict[st
     return [{"text": f"{i} {said[i % 4][0]}", "label": said[i % 4][1]} for i in range(n)]
 
 
+def examples() -> list[dict[str, Any]]:
+    """The same as outputs of examples."""
+    return [
+        {"instruction": str(i), "output": row["text"].split(" ", 1)[1], "label": row["label"]}
+        for i, row in enumerate(texts())
+    ]
+
+
 def train(model: Path | str, data: str, *words: str, run: str = "out") -> Path:
     assert main([data, "--task", "classify", *FEW, *words, "--model", str(model), "--run", run]) == 0
     return Path(run)
@@ -200,7 +208,7 @@ def test_a_stopped_classifier_resumes_to_the_same_weights(
 
 
 def test_the_filter_keeps_what_the_classifier_likes(model: Path) -> None:
-    run = train(model, write(texts()))
+    run = train(model, write(examples()))
     good = QualityFilter(str(run), "", 0.5)
     assert good.label == "good"
     for text in GOOD:

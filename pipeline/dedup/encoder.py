@@ -22,7 +22,7 @@ OFF, SERVED = "off", "openai:"
 _DEFAULT = "all-MiniLM-L6-v2"
 _FEW = 4  # texts that one core encodes alone
 _TOKENISED = 2048  # texts tokenised at a time
-_BUDGET = {"cpu": 1024, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
+_BUDGET = {"cpu": 2048, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
 
 
 class Encoder(Protocol):

@@ -16,7 +16,7 @@ class Trainer(TunedTrainer, PlainTrainer):
     tokens_seen = 0
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        """In the order of the rows: the Trainer would group these by length too and mix up the predictions."""
+        """In the order of the rows: the Trainer would group them by length and mix up predictions."""
         return SequentialSampler(eval_dataset)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
