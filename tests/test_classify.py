@@ -204,6 +204,20 @@ def test_a_stopped_classifier_resumes_to_the_same_weights(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_an_adapter_goes_on_with_its_own_task_and_classes(model: Path) -> None:
+    run = train(model, write(texts()), "--tuning", "lora", "--num-epochs", "2", run="first")
+    second = train(model, write(texts()), "--adapter", "first", "--num-epochs", "2", run="second")
+    first = facts(run)["held_out"]["after"]["loss"]
+    assert facts(second)["held_out"]["before"]["loss"] == pytest.approx(first, abs=0.02)
+    other = texts(16, ("good", "poor"))
+    said = refusal(model, other, "--adapter", "first")
+    assert "it tells bad, good apart, and the data has good, poor" in said
+    with pytest.raises(PipelineError, match="trained for --task classify, got --task causal"):
+        main([write(texts()), "--adapter", "first", "--model", str(model), "--run", "third"])
+    with pytest.raises(PipelineError, match="--label-field: it has no meaning for --task causal"):
+        main([write(texts()), "--label-field", "x", "--model", str(model), "--run", "third"])
+
+
 # ---- as a filter of examples ----
 
 

@@ -130,3 +130,39 @@ def test_chinese_with_a_model_that_cannot_write_it_ends_cleanly(tmp_path: Path) 
     assert done.returncode == (0 if kept else 1)
     if not kept:
         assert "zh: only 0 of 1 examples after 12 proposals" in done.stderr
+
+
+def test_a_classifier_that_was_trained_here_decides_what_a_run_keeps(whole: Path, tmp_path: Path) -> None:
+    """Seeds with their own outputs are good, the same with another seed's are bad."""
+    seeds = [
+        json.loads(line) for line in (REPO / "seeds" / "en.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    rows = [(s["instruction"], s["instances"][0]["input"], s["instances"][0]["output"]) for s in seeds]
+    labelled = [
+        {"instruction": asked, "input": given, "output": said, "label": label}
+        for i, (asked, given, _) in enumerate(rows)
+        for said, label in ((rows[i][2], "good"), (rows[i - 7][2], "bad"))
+    ]
+    data = tmp_path / "rated.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
+    words = f"{data} --task classify --model sentence-transformers/all-MiniLM-L6-v2 --tuning full --run rater"
+    more = "--learning-rate 1e-4 --num-epochs 3 --batch-size 16 --max-truncated-frac 0.1".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.sft", *words.split(), *more],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "rater" / "run.json").read_text(encoding="utf-8"))
+    found = facts["held_out"]
+    assert (
+        found["after"]["accuracy"] > facts["majority_accuracy"]
+        and found["after"]["loss"] < found["before"]["loss"]
+    )
+    strict = ["--quality-model", "rater", "--min-quality", "0.5", "--run", "r"]
+    done = run(tmp_path, *ARGS, *strict)
+    assert done.returncode == 0, done.stderr
+    kept = [
+        json.loads(line) for line in (tmp_path / "r" / "kept.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(kept) == 4 and all(row["scores"]["quality"] >= 0.5 for row in kept)
+    assert result(tmp_path / "r") != result(whole)  # the scores at least

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError
 from pipeline.train import targets
 from pipeline.train.methods import METHODS, Method, Tuning
-from pipeline.train.storage import load, model_class, restore, save
+from pipeline.train.storage import REPARAMETRISED, last_written, load, model_class, restore, save
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ __all__ = [
     "attach",
     "callbacks",
     "extra_loss",
+    "last_written",
     "load",
     "merge",
     "model_class",
@@ -67,7 +68,7 @@ def callbacks(model: Any, tuning: Tuning) -> list[TrainerCallback]:
 
     if tuning.method == "adalora":
         return [RankSchedule(), TrainingState()]
-    if tuning.method in ("prefix", "p-tuning"):
+    if tuning.method in REPARAMETRISED:
         return [TrainingState()]
     return [Projection(tuning)] if tuning.method == "diff-pruning" else []
 

@@ -11,21 +11,10 @@ from pipeline.errors import PipelineError
 from pipeline.lines import LineFile
 from pipeline.train import adapters, labelled
 from pipeline.train.job import Job
-from pipeline.train.options import Options
 from pipeline.train.outcome import training_facts
 from pipeline.train.policy import policy
 
-_MEANINGLESS = ("format", "format_file", "show_mask", "packing", "num_answers", "max_new_tokens")
 METRICS = ("accuracy", "precision", "recall", "f1")
-
-
-def check(options: Options) -> None:
-    """Refuse options that teach a model to answer. Raises PipelineError."""
-    plain = Options()
-    for name in _MEANINGLESS:
-        if getattr(options, name) not in (getattr(plain, name), "off"):
-            flag = "--" + name.replace("_", "-")
-            raise PipelineError(flag, "it has no meaning for --task classify", "Leave it out.")
 
 
 class ClassifyJob(Job):
@@ -65,6 +54,9 @@ class ClassifyJob(Job):
             "problem_type": "single_label_classification",
         }
         model, tuning = policy(options, self.machine, self.base, data.train, len(self.tokenizer), head)
+        if (known := list(model.config.id2label.values())) != list(data.classes):
+            problem = f"it tells {', '.join(known)} apart, and the data has {', '.join(data.classes)}"
+            raise PipelineError(f"--adapter {options.adapter}", problem, "Train it on data with its classes.")
         rate = self.settings().learning_rate
         trainer = Trainer(
             settings=self.settings(),

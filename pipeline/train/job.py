@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import as_dict
 from pipeline.engines.models import quiet
-from pipeline.errors import Stopped, disk_errors
+from pipeline.errors import PipelineError, Stopped, disk_errors
 from pipeline.lines import LineFile, StoredRows
 from pipeline.progress import Display
 from pipeline.records import read_text, to_json
@@ -25,6 +25,10 @@ from pipeline.train.options import Options
 from pipeline.train.policy import base_model, fitting
 
 _NOT_CONFIG = ("run", "resume", "overwrite", "show_mask")
+_ONLY = {  # options that one task alone reads
+    "causal": ("format", "format_file", "show_mask", "packing", "num_answers", "max_new_tokens"),
+    "classify": ("text_field", "label_field"),
+}
 
 
 def run(options: Options, root: Path) -> int:
@@ -46,6 +50,7 @@ def run(options: Options, root: Path) -> int:
     options = fitting(options, base)
     machine = hardware.choose(options)
     job = _job(options)
+    _refuse_meaningless(options)
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
     try:
         with Display(target.path / "log.txt") as display:
@@ -61,13 +66,21 @@ def run(options: Options, root: Path) -> int:
 
 def _job(options: Options) -> Any:
     if options.task == "classify":
-        from pipeline.train.classify_job import ClassifyJob, check
+        from pipeline.train.classify_job import ClassifyJob
 
-        check(options)
         return ClassifyJob
     from pipeline.train.sft_job import SFTJob
 
     return SFTJob
+
+
+def _refuse_meaningless(options: Options) -> None:
+    """Refuse options of the other task. Raises PipelineError."""
+    plain = Options()
+    for name in _ONLY["causal" if options.task == "classify" else "classify"]:
+        if getattr(options, name) not in (getattr(plain, name), "off"):
+            flag = "--" + name.replace("_", "-")
+            raise PipelineError(flag, f"it has no meaning for --task {options.task}", "Leave it out.")
 
 
 class Job:
@@ -166,8 +179,9 @@ class Job:
     def _checkpoint(self) -> Path | None:
         """The newest whole checkpoint; metrics of later steps, which will be taken again, are cut off."""
         folders = (self.folder / "checkpoints").glob("checkpoint-*")
-        # the Trainer writes its state last: without it a kill came in between
-        found = sorted((path for path in folders if (path / "trainer_state.json").is_file()), key=_step)
+        # without the last of its files a kill came in between
+        last = adapters.last_written(self.options.tuning)
+        found = sorted((path for path in folders if (path / last).is_file()), key=_step)
         if not found:
             return None
         rows = [row for row in StoredRows(self.folder / "metrics.jsonl") if row["step"] <= _step(found[-1])]

@@ -80,7 +80,11 @@ def fitting(options: Options, base: str) -> Options:
     if not path.is_file():
         problem = "there is no adapter of a finished run"
         raise PipelineError(f"--adapter {options.adapter}", problem, "Name a run of pipeline.sft.")
-    return replace(options, tuning=json.loads(read_text(path))["method"])
+    facts = json.loads(read_text(path))
+    if (task := facts["settings"]["task"]) != options.task:
+        problem = f"it was trained for --task {task}, got --task {options.task}"
+        raise PipelineError(f"--adapter {options.adapter}", problem, "Name the task it was trained for.")
+    return replace(options, tuning=facts["method"])
 
 
 def _base(options: Options, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,13 @@ def save_training_state(model: Any, folder: Path) -> None:
         allocator = model.base_model.rankallocator
         for kind in IMPORTANCE:
             state |= {f"{kind}/{name}": value for name, value in getattr(allocator, kind).items()}
-    save_file(state, folder / STATE_FILE)
+    save_file(state, folder / f"{STATE_FILE}.part")
+    os.replace(folder / f"{STATE_FILE}.part", folder / STATE_FILE)
+
+
+def last_written(method: str) -> str:
+    """The file of a Trainer's checkpoint that is written last: with it the checkpoint is whole."""
+    return STATE_FILE if method in (*REPARAMETRISED, "adalora") else "trainer_state.json"
 
 
 def restore(model: Any, folder: Path) -> bool:
