@@ -141,6 +141,19 @@ def test_ctrl_c_loses_no_answer_and_the_core_ends_with_a_killed_parent(tmp_path)
     assert not psutil.wait_procs(family, timeout=30)[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"quantization": "nonsense"}, "nonsense"), ({"tensor_parallel": 2}, "tensor parallel size")],
+)
+def test_vllm_inprocess_is_told_of_quantisation_and_of_gpus(settings, said):
+    """What this machine or model cannot do is vLLM's own refusal, in one line for the user."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("it is run in vLLM's own environment: make test-all")
+    with pytest.raises(PipelineError, match=said):
+        asyncio.run(VllmEngine(**settings).open())
+
+
 def merged_and_adapter(folder: Path) -> tuple[object, str]:
     """The embedded model with a LoRA adapter merged into it, and the adapter as PEFT would save it."""
     import torch

@@ -71,6 +71,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
+def _said(error: Exception) -> str:
+    """What an error says, in one line; pydantic's has it behind a head that names only its own class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    first = lines[1] if len(lines) > 1 and "validation error" in lines[0] else lines[0]
+    return first.split(" [type=")[0][:200].rstrip(".")
+
+
 def _load(model: str, settings: dict[str, Any], found: list[Any]) -> None:
     """Start the core and append its AsyncLLM to `found`.
 
@@ -92,7 +99,7 @@ def _load(model: str, settings: dict[str, Any], found: list[Any]) -> None:
                 settings["dtype"] = "float32"
         found.append(AsyncLLM.from_engine_args(AsyncEngineArgs(**settings)))
     except Exception as error:  # one of a dozen unrelated types; all mean that vLLM cannot run this model
-        said = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        said = _said(error)
         raise PipelineError(
             f"model {model}",
             f"vLLM cannot run it ({type(error).__name__}: {said})",
