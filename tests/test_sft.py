@@ -96,6 +96,15 @@ def test_the_loss_falls_and_the_saved_model_is_the_trained_one(model: Path, prec
     assert loaded.generation_config.eos_token_id == [tokenizer.eos_token_id]
 
 
+@pytest.mark.parametrize("method", sorted(adapters.METHODS))
+def test_the_command_trains_with_every_method(model: Path, method: str) -> None:
+    run = sft(model, alpaca(Path("data.jsonl")), "--tuning", method, "--num-answers", "0")
+    facts = json.loads((run / "run.json").read_text())
+    assert 0 < facts["parameters"]["trained"] <= facts["parameters"]["all"]
+    assert json.loads((run / "model" / "tuning.json").read_text())["method"] == method
+    assert trained.load(run)[0].tuning.method == method
+
+
 def test_the_template_is_saved_with_the_model(model: Path) -> None:
     run = sft(model, alpaca(Path("data.jsonl")), "--format", "alpaca")
     asked = [{"role": "user", "content": "Name a colour."}]

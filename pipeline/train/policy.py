@@ -103,7 +103,8 @@ def _batches(options: Options, rows: Sequence[Mapping[str, Any]]) -> Sequence[di
     """Some rows one by one, for a method that looks at the data first."""
     import torch
 
-    chosen = rows[:_SCORED] if options.tuning == "fish-mask" else []
+    # one by one: a slice of a Dataset is a dictionary of columns
+    chosen = [rows[i] for i in range(min(_SCORED, len(rows)))] if options.tuning == "fish-mask" else []
     return [
         {
             "input_ids": torch.tensor([row["input_ids"]]),

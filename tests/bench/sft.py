@@ -72,14 +72,12 @@ def line(row: dict[str, float]) -> str:
     """For people."""
     return (
         f"{row['tokens']:.0f} tokens in {row['seconds']:.1f} s: {rate(row):.1f} tokens/s; "
-        f"held-out loss {row['before']:.4f} -> {row['loss']:.4f}; peak {row['peak_mb']:.0f} MB"
+        f"held-out loss {row['before']:.4f} -> {row['loss']:.4f}"
     )
 
 
 def measured(given: argparse.Namespace) -> dict[str, float]:
     """One training in this process."""
-    import resource
-
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         options = settings(given, folder)
@@ -88,9 +86,8 @@ def measured(given: argparse.Namespace) -> dict[str, float]:
         before = loss_of(plain(base), rows.validation)
         run = ours if given.arm == "ours" else trl
         tokens, seconds, model = run(options, base, rows, given.arm)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         loss = loss_of(model, rows.validation)
-    return {"tokens": tokens, "seconds": seconds, "before": before, "loss": loss, "peak_mb": peak}
+    return {"tokens": tokens, "seconds": seconds, "before": before, "loss": loss}
 
 
 def settings(given: argparse.Namespace, folder: str) -> Options:
