@@ -58,7 +58,7 @@ def _table(*methods: Method) -> dict[str, Method]:
     return {method.name: method for method in methods}
 
 
-# Learning rates lean on the papers'; those of adalora, vera and last-k were raised after tests/bench/tuning.py.
+# Learning rates lean on the papers'; tests/bench/tuning.py raised those of adalora, vera and last-k.
 METHODS: dict[str, Method] = _table(
     Method("full", "every weight trains", 2e-5, quantizes=False),
     Method("lora", "low-rank updates (Hu et al. 2021, arXiv:2106.09685)", 2e-4, _LOW_RANK),
