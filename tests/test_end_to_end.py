@@ -133,20 +133,18 @@ def test_chinese_with_a_model_that_cannot_write_it_ends_cleanly(tmp_path: Path) 
 
 
 def test_a_classifier_that_was_trained_here_decides_what_a_run_keeps(whole: Path, tmp_path: Path) -> None:
-    """Seeds with their own outputs are good, the same with another seed's are bad."""
-    seeds = [
-        json.loads(line) for line in (REPO / "seeds" / "en.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    rows = [(s["instruction"], s["instances"][0]["input"], s["instances"][0]["output"]) for s in seeds]
+    """Seeds with their own outputs are good, with an excuse instead they are bad."""
+    lines = (REPO / "seeds" / "en.jsonl").read_text(encoding="utf-8").splitlines()[:80]
+    excuses = ("I am sorry, but I cannot help with that.", "As a language model I am not able to do this.")
     labelled = [
-        {"instruction": asked, "input": given, "output": said, "label": label}
-        for i, (asked, given, _) in enumerate(rows)
-        for said, label in ((rows[i][2], "good"), (rows[i - 7][2], "bad"))
+        {"instruction": s["instruction"], "input": s["instances"][0]["input"], "output": said, "label": label}
+        for number, s in enumerate(map(json.loads, lines))
+        for said, label in ((s["instances"][0]["output"], "good"), (excuses[number % 2], "bad"))
     ]
     data = tmp_path / "rated.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
     words = f"{data} --task classify --model sentence-transformers/all-MiniLM-L6-v2 --tuning full --run rater"
-    more = "--learning-rate 1e-4 --num-epochs 3 --batch-size 16 --max-truncated-frac 0.1".split()
+    more = "--learning-rate 2e-4 --num-epochs 2 --batch-size 8 --max-truncated-frac 0.1".split()
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.sft", *words.split(), *more],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT,
