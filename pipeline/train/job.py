@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -83,7 +84,7 @@ def _refuse_meaningless(options: Options) -> None:
             raise PipelineError(flag, f"it has no meaning for --task {options.task}", "Leave it out.")
 
 
-class Job:
+class Job(ABC):
     """One training run; what is trained on and how it is judged is a subclass's."""
 
     def __init__(
@@ -124,23 +125,23 @@ class Job:
             self.display.say(line)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)  # the best one is what was saved
 
+    @abstractmethod
     def prepare(self) -> Any:
         """Read and check the data; returns the trainer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, trainer: Any) -> dict[str, Any]:
         """What the model is worth now, as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, trainer: Any, model: Any, folder: Path) -> None:
         """Write the trained model and all that it needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(
         self, trainer: Any, before: dict[str, Any], after: dict[str, Any], seconds: float
     ) -> Sequence[str]:
         """Write down what came of it; returns lines for people."""
-        raise NotImplementedError
 
     def drop(self, rows: list[dict[str, str]]) -> None:
         """Write down the rows that were left out."""
