@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-SPINE = ("config", "records", "rows", "lines", "rundir", "errors", "ledger", "progress")
+SPINE = ("config", "records", "rows", "lines", "rundir", "errors", "ledger", "progress", "intervals")
 
 
 def commands() -> dict[str, str]:

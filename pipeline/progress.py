@@ -5,6 +5,7 @@ Everything goes to stderr: stdout carries only a command's result.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.errors import disk_errors
+from pipeline.errors import EXIT_INTERRUPTED, disk_errors
 
 
 class Display:
@@ -116,3 +117,16 @@ class Display:
         grid.add_row(self._shares)
         grid.add_row(self.below())
         return grid
+
+
+def stopping(display: Display, times: int, how_to_go_on: str) -> None:
+    """Say what Ctrl-C does.
+
+    The second time leave without waiting for the model: the journal is safe at any time.
+    """
+    if times == 1:
+        display.say("stopping after the answers in flight; Ctrl-C again leaves at once")
+        return
+    display.close()
+    print(how_to_go_on, file=sys.stderr, flush=True)
+    os._exit(EXIT_INTERRUPTED)  # a plain exit would wait for the thread in which the model runs

@@ -72,6 +72,58 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A request to be answered: an optional system message and what a user says.
+
+    `verifier` is the JSON of what can be checked in an answer (`pipeline.verify`), `reference` an answer that
+    came with it.
+    """
+
+    id: str
+    messages: tuple[Mapping[str, str], ...]
+    language: str
+    verifier: Mapping[str, Any] | None = None
+    reference: str = ""
+
+    @property
+    def request(self) -> str:
+        """What the user says."""
+        return self.messages[-1]["content"]
+
+    @property
+    def system(self) -> str:
+        """The system message, "" if there is none."""
+        return self.messages[0]["content"] if self.messages[0]["role"] == "system" else ""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt and two answers to it, of which the first was preferred; messages with `role` and `content`.
+
+    `margin` says by how much it is better, the scores what a judge gave the two; `provenance` where it came
+    from.
+    """
+
+    prompt: tuple[Mapping[str, str], ...]
+    chosen: Mapping[str, str]
+    rejected: Mapping[str, str]
+    margin: float | None = None
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A prompt and an answer to it that is wanted or unwanted (KTO)."""
+
+    prompt: tuple[Mapping[str, str], ...]
+    completion: Mapping[str, str]
+    wanted: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Drop:
     """Why something was left out.
 

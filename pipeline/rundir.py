@@ -28,7 +28,9 @@ from pipeline.records import read_text
 _OURS = tuple(
     "DONE config.yaml run.json journal.jsonl kept.jsonl dropped.jsonl metrics.jsonl log.txt dataset"
     " report.html diversity.json batches snapshot.npz model merged checkpoints tensorboard before.json"
-    " answers.jsonl mask_audit.json masks.html loss.svg loss.png".split()
+    " preferences.jsonl best_of_n.jsonl prompts.jsonl findings.json export"
+    " answers.jsonl mask_audit.json masks.html loss.svg loss.png rewards.svg rewards.png calibration.svg"
+    " calibration.png predictions.jsonl reference.json".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy", "trl", "peft")
 

@@ -12,15 +12,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.__main__ import commands
 from pipeline.config import parse
 from pipeline.dedup.options import Options as DedupOptions
+from pipeline.judging.options import Options as PreferenceOptions
 from pipeline.selfinstruct import Options
 from pipeline.stages.pool import Plan
 from pipeline.train.options import Options as TrainingOptions
+from pipeline.train.preference_options import DPOOptions, RewardOptions
 
 REPO = Path(__file__).resolve().parent.parent
 MODULES = sorted((REPO / "pipeline").rglob("*.py"))
@@ -73,7 +76,7 @@ def test_every_command_in_the_readme_parses_with_its_own_parser(capsys: pytest.C
         assert module.removeprefix("pipeline.") in commands(), line
         room = (REPO / module.replace(".", "/")).is_dir()
         command = importlib.import_module(f"{module}.__main__" if room else module)
-        argv = command.trainer_words(argv) if module == "pipeline.sft" else argv
+        argv = command.trainer_words(argv) if hasattr(command, "trainer_words") else argv
         try:
             parse(command.Options, argv, prog=module, doc=command.__doc__ or "")
         except SystemExit as ended:
@@ -141,11 +144,18 @@ def test_every_option_of_dedup_is_read_too() -> None:
     assert not sorted({field.name for field in fields(DedupOptions)} - read)
 
 
-def test_every_option_of_training_is_read_too() -> None:
+def test_every_option_of_preferences_is_read_too() -> None:
+    rooms = [REPO / "pipeline" / name for name in ("judging", "engines")]
+    read = set().union(*(attributes(tree, "options", "o") for p, tree in TREES.items() if p.parent in rooms))
+    assert not sorted({field.name for field in fields(PreferenceOptions)} - read)
+
+
+@pytest.mark.parametrize("options", [TrainingOptions, RewardOptions, DPOOptions])
+def test_every_option_of_training_is_read_too(options: Any) -> None:
     room, entry = REPO / "pipeline" / "train", REPO / "pipeline" / "sft.py"
     rooms = {path: tree for path, tree in TREES.items() if path.parent == room or path == entry}
     read = set().union(*(attributes(tree, "options", "_options", "tuning") for tree in rooms.values()))
-    assert not sorted({field.name for field in fields(TrainingOptions)} - read)
+    assert not sorted({field.name for field in fields(options)} - read)
 
 
 def test_every_setting_of_the_plan_is_read() -> None:
@@ -237,7 +247,8 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
     engine = {f"pipeline/engines/{name}.py" for name in ("decode", "draw", "embedded", "kvcache")}
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
-    training = [*tuners.split(), "classify_trainer", "tuned_trainer", "tuning_callbacks", "watch"]
+    trainers = "classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
+    training = [*tuners.split(), *trainers.split()]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 
 

@@ -29,6 +29,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "input": {"demonstrations": [("TEXT", "GIVEN")], "instruction": "ASKED", "optional": True},
     "answer": {"demonstrations": [("TEXT", "GIVEN", "SAID")], "instruction": "ASKED", "input": "ABOUT"},
     "judge": {"instruction": "ASKED", "input": "ABOUT", "output": "MADE"},
+    "compare": {"system": "TOLD", "request": "ASKED", "first": "MADE", "second": "OTHER"},
+    "rate": {"system": "TOLD", "request": "ASKED", "answer": "MADE"},
 }
 ONE_STYLE = {"classify_list": ("completion",)}  # scored as text: there is no turn to put a question in
 FILES = sorted(path for language in LANGUAGES for path in (SHIPPED / language).glob("*.jinja"))
@@ -79,7 +81,7 @@ def test_a_rendered_prompt_ends_without_white_space_also_where_values_are_empty(
     language: str, stage: str, style: str
 ) -> None:
     prompt = Prompts().get(language, stage, style)
-    for empty in ({}, {"input": "", "opener": "", "demonstrations": ()}):
+    for empty in ({}, {"input": "", "opener": "", "demonstrations": (), "system": ""}):
         values = {**VALUES[stage], **{k: v for k, v in empty.items() if k in VALUES[stage]}}
         request = prompt.request(values)
         assert request.prompt and request.prompt == request.prompt.rstrip()
@@ -93,7 +95,7 @@ def test_a_shipped_file_begins_with_a_comment_on_what_it_expects(path: Path) -> 
 
 
 def test_every_shipped_file_belongs_to_a_stage_and_every_stage_has_both_styles() -> None:
-    shared = {"judge"}
+    shared = {"judge", "compare", "rate"}
     wanted = {
         f"{language}/{stage}.jinja" if stage in shared else f"{language}/{stage}.{style}.jinja"
         for language, stage, style in CASES

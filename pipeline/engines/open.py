@@ -1,8 +1,8 @@
-"""Opens the engine that the options ask for, with a judge, the cache and the budget around it."""
+"""Opens the engine that the options ask for, other models beside it, cache and budget around it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ from pipeline.engines.base import Engine
 from pipeline.engines.batchfile import BatchFileEngine
 from pipeline.engines.budget import Budget, BudgetedEngine, load_prices
 from pipeline.engines.cache import CachedEngine, RequestCache
-from pipeline.engines.judged import JudgedEngine
 from pipeline.engines.models import language_model
 from pipeline.engines.openai import OpenAIEngine
+from pipeline.engines.routed import RoutedEngine
 from pipeline.engines.vllm import VllmEngine
 from pipeline.errors import PipelineError
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 EMBEDDED_BATCH, FILE_BATCH = 64, 1000  # requests
 
 
-def check_engine(options: EngineOptions, judge_model: str = "") -> None:
-    """Refuse options that do not fit together and models that are not there. Raises PipelineError."""
+def check_engine(options: EngineOptions, others: Iterable[str] = ()) -> None:
+    """Refuse options that do not fit together and models, `others` too, that are not there.
+
+    Raises PipelineError.
+    """
     if options.engine == "openai" and not options.model:
         raise PipelineError("--model", "got none, expected the server's name of one", "Name it.")
     if options.batch_api and options.engine != "openai":
@@ -35,32 +38,35 @@ def check_engine(options: EngineOptions, judge_model: str = "") -> None:
         problem = f"got {options.window}, expected at least --concurrency ({options.concurrency})"
         raise PipelineError("--window", problem, "Raise it, or lower --concurrency.")
     if options.engine != "openai":
-        for name in filter(None, (options.model, judge_model)):
+        for name in dict.fromkeys((options.model, *others)):
             language_model(name)
-    _budget(options, judge_model)
+    _budget(options, others)
 
 
 @asynccontextmanager
 async def open_engine(
-    options: EngineOptions, folder: Path, judge_model: str = ""
+    options: EngineOptions, folder: Path, others: Mapping[str, str] | None = None
 ) -> AsyncIterator[BudgetedEngine]:
     """The engine, ready to answer; closed at the end. `folder` is where batch files go.
 
-    Requests with role "judge" go to `judge_model`, if there is one. Raises PipelineError.
+    Requests whose role is in `others` go to the model named there. Raises PipelineError.
     """
     cached = options.cache == "on" or (options.cache == "auto" and options.engine == "openai")
     cache = RequestCache(Path(options.cache_file)) if cached and not options.batch_api else None
-    engines: list[Engine] = []
+    engines: dict[str, Engine] = {}  # by model
+    roles = others or {}
     try:
-        for model in (options.model, *filter(None, [judge_model])):
-            engines.append(_model(options, model, folder))
-            if isinstance(engines[-1], OpenAIEngine | VllmEngine):
-                await engines[-1].open()
-        layered = [CachedEngine(engine, cache) if cache else engine for engine in engines]
-        whole = JudgedEngine(layered[0], layered[1]) if judge_model else layered[0]
-        yield BudgetedEngine(whole, _budget(options, judge_model))
+        for model in dict.fromkeys((options.model, *roles.values())):
+            engines[model] = engine = _model(options, model, folder)
+            if isinstance(engine, OpenAIEngine | VllmEngine):
+                await engine.open()
+        layered = {model: CachedEngine(one, cache) if cache else one for model, one in engines.items()}
+        whole = layered[options.model]
+        if roles:
+            whole = RoutedEngine(whole, {role: layered[model] for role, model in roles.items()})
+        yield BudgetedEngine(whole, _budget(options, roles.values()))
     finally:
-        for engine in engines:
+        for engine in engines.values():
             await engine.close()
         if cache:
             cache.close()
@@ -97,11 +103,10 @@ def _model(options: EngineOptions, model: str, folder: Path) -> Engine:
     return EmbeddedEngine(model, options.batch_size or EMBEDDED_BATCH, options.slots)
 
 
-def _budget(options: EngineOptions, judge_model: str) -> Budget:
-    """The limits; where two models have prices, the higher ones count."""
+def _budget(options: EngineOptions, others: Iterable[str]) -> Budget:
+    """The limits; where several models have prices, the highest count."""
     prices = None
     if options.prices:
-        models = [options.model, *filter(None, [judge_model])]
-        rows = [load_prices(Path(options.prices), model) for model in models]
+        rows = [load_prices(Path(options.prices), model) for model in (options.model, *others)]
         prices = max(p for p, _ in rows), max(c for _, c in rows)
     return Budget(options.max_requests, options.max_tokens_total, options.max_cost, prices)

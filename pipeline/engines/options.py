@@ -18,7 +18,6 @@ MANNER = (
         "cache",
         "cache_file",
         "max_failed_frac",
-        "snapshot_every",
     ),
 )
 
@@ -126,13 +125,6 @@ class EngineOptions:
         "",
         "YAML table of prices per million tokens, MODEL: {prompt: 0.15, completion: 0.60}",
         metavar="FILE",
-        group=_LIMITS,
-    )
-    snapshot_every: int = option(
-        2000,
-        "requests between snapshots, from which --resume goes on without replaying all; 0: none",
-        unit="requests",
-        low=0,
         group=_LIMITS,
     )
     cache: str = option(

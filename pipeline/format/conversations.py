@@ -58,11 +58,11 @@ def conversations(row: Row) -> Iterator[Conversation]:
     elif "instruction" in fields and "output" in fields:
         yield _exchange(fields, row.where)
     elif "messages" in fields:
-        yield _checked(row.where, _turns(fields["messages"], "messages", row.where))
+        yield _checked(row.where, turns(fields["messages"], "messages", row.where))
     elif "conversations" in fields:
-        turns = _turns(fields["conversations"], "conversations", row.where)
+        said = turns(fields["conversations"], "conversations", row.where)
         system = _text(fields, "system", row.where)
-        yield _checked(row.where, [*([{"role": "system", "content": system}] if system else []), *turns])
+        yield _checked(row.where, [*([{"role": "system", "content": system}] if system else []), *said])
     elif "prompt" in fields and "completion" in fields:
         yield _checked(row.where, _prompt_completion(fields, row.where))
     else:
@@ -94,10 +94,11 @@ def _prompt_completion(fields: Mapping[str, Any], where: str) -> list[Message]:
         return [
             {"role": "user", "content": prompt.strip()}, {"role": "assistant", "content": completion.strip()}
         ]  # fmt: skip
-    return [*_turns(prompt, "prompt", where), *_turns(completion, "completion", where)]
+    return [*turns(prompt, "prompt", where), *turns(completion, "completion", where)]
 
 
-def _turns(value: Any, name: str, where: str) -> list[Message]:
+def turns(value: Any, name: str, where: str) -> list[Message]:
+    """The messages in a list of turns, {role, content} or ShareGPT's {from, value}. Raises PipelineError."""
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
         raise _refusal(where, f"'{name}' is {kind}, expected a list of turns")

@@ -72,7 +72,7 @@ async def _pilot(
 ) -> tuple[_Watched, Tally, float]:
     """A small run; the finished job, its counts and its seconds."""
     held_out = setup.held_out(options)
-    async with open_engine(options, Path(), setup.judge_model(options)) as engine:
+    async with open_engine(options, Path(), setup.other_models(options)) as engine:
         settings = setup.plan_for(options, engine)
         pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
         for pool in pools:

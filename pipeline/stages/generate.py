@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,9 +14,8 @@ from pipeline.engines.budget import BudgetedEngine
 from pipeline.engines.job import Tally
 from pipeline.engines.open import open_engine
 from pipeline.engines.scheduler import Scheduler
-from pipeline.errors import EXIT_INTERRUPTED
 from pipeline.lines import LineFile
-from pipeline.progress import Display
+from pipeline.progress import Display, stopping
 from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.checkpoint import Checkpoint
@@ -66,7 +63,7 @@ def generate(
 
         async def work() -> Generated:
             """All that happens in the event loop."""
-            async with open_engine(options, path, setup.judge_model(options)) as engine:
+            async with open_engine(options, path, setup.other_models(options)) as engine:
                 settings, wanted = setup.plan_for(options, engine), setup.targets(options)
                 pools = setup.pools(seeds, prompts, settings, wanted)
                 display.say(
@@ -85,7 +82,7 @@ def generate(
                     max_failed=options.max_failed_frac,
                     on_admit=watch.admitted,
                     on_replay=engine.charge,
-                    on_stop=lambda times: _stopping(display, path, times),
+                    on_stop=lambda times: stopping(display, times, how_to_go_on(path)),
                     on_settled=lambda state: checkpoint.settled(job, engine, scheduler.tally.requests, state),
                 )
                 checkpoint.restore(job, scheduler, engine)
@@ -149,19 +146,6 @@ class _Watch:
 
     def _counts(self) -> str:
         return f"{self._engine.tokens_drawn} tokens drawn, {self._speed:.0f} tokens/s; {self._engine.summary}"
-
-
-def _stopping(display: Display, path: Path, times: int) -> None:
-    """Say what Ctrl-C does.
-
-    The second time leave without waiting for the model: the journal is safe at any time.
-    """
-    if times == 1:
-        display.say("stopping after the answers in flight; Ctrl-C again leaves at once")
-        return
-    display.close()
-    print(how_to_go_on(path), file=sys.stderr, flush=True)
-    os._exit(EXIT_INTERRUPTED)  # a plain exit would wait for the thread in which the model runs
 
 
 def how_to_go_on(path: Path, why: str = "Stopped") -> str:

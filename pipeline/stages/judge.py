@@ -13,7 +13,7 @@ from pipeline.engines.base import Request, Response, Sampling
 from pipeline.stages.prompts import Prompt
 from pipeline.stages.structured import plain, whole_number
 
-_DIGITS = ("1", "2", "3", "4", "5")
+DIGITS = ("1", "2", "3", "4", "5")
 
 
 def judge_request(
@@ -23,7 +23,7 @@ def judge_request(
     values = {"instruction": instruction, "input": input, "output": output}
     if can_score:
         lead = "" if prompt.chat else " "
-        return prompt.request(values, choices=tuple(("", lead + d) for d in _DIGITS), role="judge")
+        return prompt.request(values, choices=tuple(("", lead + d) for d in DIGITS), role="judge")
     if structured:
         return prompt.request(values, Sampling(max_tokens=24), role="judge", schema=whole_number(1, 5))
     return prompt.request(values, Sampling(max_tokens=8), role="judge")

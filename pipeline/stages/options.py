@@ -42,6 +42,13 @@ class RunOptions:
         False, "go on with an interrupted run (of --run, else the newest unfinished one)", group=_RUN
     )
     overwrite: bool = option(False, "start anew in a used run directory", group=_RUN)
+    snapshot_every: int = option(
+        2000,
+        "requests between snapshots, from which --resume goes on without replaying all; 0: none",
+        unit="requests",
+        low=0,
+        group=_RUN,
+    )
     dry_run: bool = option(
         False, "show prompts and an estimate from a small pilot; writes no run", group=_RUN
     )

@@ -32,7 +32,7 @@ _NOT_CONFIG = ("run", "resume", "overwrite", "dry_run", "check_seeds")
 # Nats; beyond it the embedded model loses the thread.
 _MAX_SURPRISAL = 30.0
 # Options that say how the result is had: a resumed run may change them.
-_MANNER = (*MANNER, "embedding_base_url", "embedding_api_key_env")
+_MANNER = (*MANNER, "snapshot_every", "embedding_base_url", "embedding_api_key_env")
 
 
 def targets(options: Options) -> dict[str, int]:
@@ -109,14 +109,14 @@ def quality(options: Options) -> QualityFilter | None:
     return QualityFilter(options.quality_model, options.quality_label, options.min_quality)
 
 
-def judge_model(options: Options) -> str:
-    """The model that judges, "" if nothing is judged or the writer judges itself."""
-    return options.judge_model if options.min_judge_score else ""
+def other_models(options: Options) -> dict[str, str]:
+    """The model of the judge's role, if another one than the writer judges."""
+    return {"judge": options.judge_model} if options.judge_model and options.min_judge_score else {}
 
 
 def check_models(options: Options) -> None:
     """Refuse models that are not there, before a run directory is touched. Raises PipelineError."""
-    check_engine(options, options.judge_model)
+    check_engine(options, [options.judge_model] if options.judge_model else [])
     if options.batch_api and "completion" in (options.style, options.answer_style):
         problem = "a batch file holds chat requests only, and a style is completion"
         raise PipelineError("--batch-api", problem, "Use --style chat --answer-style chat.")
