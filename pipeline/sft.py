@@ -12,59 +12,38 @@ compares what the trainer would train on, token by token, with what was proved t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import parse
-from pipeline.errors import PipelineError, run_command
-from pipeline.rundir import resumable
+from pipeline.errors import run_command
+from pipeline.train.command import act, parsed, trainer_words
 from pipeline.train.options import Options
 
-_TRAINER = "--trainer."
-_ACTIONS = ("merge", "chat")
+if TYPE_CHECKING:
+    from pipeline.train.job import Job
+
+__all__ = ["Options", "main", "trainer_words"]
 
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code."""
-    if argv[:1] and argv[0] in _ACTIONS:
-        return _act(argv[0], argv[1:])
-    prog, doc, runs, words = "python -m pipeline.sft", __doc__ or "", Path("runs"), trainer_words(argv)
-    options = parse(Options, words, prog=prog, doc=doc)
-    if options.resume:
-        folder = resumable(Path(options.run) if options.run else None, runs, "sft")
-        options = replace(
-            parse(Options, words, prog=prog, doc=doc, base=folder / "config.yaml"), run=str(folder)
-        )
+    if argv[:1] and argv[0] in ("merge", "chat"):
+        return act(argv[0], argv[1:], "sft")
+    runs = Path("runs")
+    options = parsed(Options, argv, "sft", __doc__ or "", runs)
     from pipeline.train import job
 
-    return job.run(options, runs)
+    return job.run(_job(options), options, runs)
 
 
-def trainer_words(argv: list[str]) -> list[str]:
-    """The same with all `--trainer.NAME VALUE` and `--trainer.NAME=VALUE` gathered in one --trainer."""
-    rest, found, words = list[str](), list[str](), iter(argv)
-    for word in words:
-        if not word.startswith(_TRAINER):
-            rest.append(word)
-            continue
-        name, sign, value = word.removeprefix(_TRAINER).partition("=")
-        if not sign:
-            following = next(words, None)
-            if following is None:
-                raise PipelineError(word, "no value follows", "Give one.")
-            value = following
-        found.append(f"{name}={value}")
-    return [*rest, *(["--trainer", *found] if found else [])]
+def _job(options: Options) -> type[Job]:
+    if options.task == "classify":
+        from pipeline.train.classify_job import ClassifyJob
 
+        return ClassifyJob
+    from pipeline.train.sft_job import SFTJob
 
-def _act(action: str, argv: list[str]) -> int:
-    usage = f"python -m pipeline.sft {action} RUN"
-    if len(argv) != 1 or argv[0].startswith("-"):
-        raise PipelineError("command line", f"expected one run directory: {usage}", "Name it.")
-    from pipeline.train import trained
-
-    folder = Path(argv[0])
-    return trained.merge(folder) if action == "merge" else trained.chat(folder)
+    return SFTJob
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
     engine = {f"pipeline/engines/{name}.py" for name in ("decode", "draw", "embedded", "kvcache")}
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
-    trainers = "classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
+    trainers = "answer_head classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
     training = [*tuners.split(), *trainers.split()]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 

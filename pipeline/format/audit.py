@@ -117,14 +117,15 @@ class Audit:
 def audit(
     expected: Sequence[Encoded],
     rows: Iterable[Mapping[str, Any]],
-    collate: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+    collate: Callable[[list[dict[str, Any]]], Mapping[str, Any]] | None,
     *,
     bos: int | None = None,
     found: Audit | None = None,
 ) -> Audit:
     """Compare prepared rows (`input_ids`, `labels` (T,), perhaps `seq_lengths`) with what was proved.
 
-    `found` is what is known already: the expected rows counted, and failures of rows that could not be
+    Without `collate` they are rows as they came out of the collator, padding taken off. `found` is what is
+    known already: the expected rows counted, and failures of rows that could not be
     encoded at all.
     """
     out = found or Audit()
@@ -145,7 +146,8 @@ def audit(
         _place(out, left, ids, labels, bos)
     for one in left:
         out.fail(LOST, one.where)
-    _collated(out, prepared, collate)
+    if collate:
+        _collated(out, prepared, collate)
     return out
 
 

@@ -33,16 +33,16 @@ class Source(Protocol):
         """The rows, read anew each time. Raises PipelineError naming file and line."""
 
 
-def find_sources(names: Sequence[str]) -> list[Source]:
+def find_sources(names: Sequence[str], rows: str = "kept.jsonl") -> list[Source]:
     """The files and hub datasets that `names` mean; nothing is read yet. Raises PipelineError.
 
-    A run directory of ours means its kept.jsonl, a dataset directory its data/*.parquet, any other directory
+    A run directory of ours means its file `rows`, a dataset directory its data/*.parquet, any other directory
     its own files, by name, without subfolders.
     """
     found: list[Source] = []
     for name in names:
         if Path(name).exists():
-            found += [File(path) for path in _files(Path(name))]
+            found += [File(path) for path in _files(Path(name), rows)]
         else:
             found.append(hub_source(name))
     seen: set[str] = set()
@@ -53,15 +53,17 @@ def find_sources(names: Sequence[str]) -> list[Source]:
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, rows: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise PipelineError(
             path, "this is no regular file, and a file is read twice", "Write it to the disk first."
         )
-    if (path / "kept.jsonl").is_file():
-        return [path / "kept.jsonl"]
+    if (path / rows).is_file():
+        return [path / rows]
+    if (path / "config.yaml").is_file():
+        raise PipelineError(path, f"the run made no {rows}", "Name another run, or a file.")
     with disk_errors(path):
         for folder, suffixes in ((path / "data", SUFFIXES[2:]), (path, SUFFIXES)):
             if folder.is_dir():

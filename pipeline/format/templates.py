@@ -67,9 +67,9 @@ class Template:
         tokenizer.chat_template = source
         self._special = _special_pattern(tokenizer)
         known = [tokenizer.eos_token_id, *tokenizer.all_special_ids]
-        self._ends = {i for i in known if i is not None} - {tokenizer.bos_token_id}
+        self.ends = {i for i in known if i is not None} - {tokenizer.bos_token_id}
         if tokenizer.eos_token_id is not None:
-            self._ends.add(tokenizer.eos_token_id)
+            self.ends.add(tokenizer.eos_token_id)
 
     def render(self, messages: Sequence[Message], *, answer: bool = False) -> str:
         """The text of messages; with `answer` the prompt that asks for the next one. Raises Unproved."""
@@ -124,7 +124,7 @@ class Template:
             begin = len(served)
             if ids[:begin] != served:
                 raise Unproved(SEAM, self._merged(served, ids))
-            end = next((i for i in range(begin, len(ids)) if ids[i] in self._ends), None)
+            end = next((i for i in range(begin, len(ids)) if ids[i] in self.ends), None)
             behind = rest[len(message["content"]) :].lstrip()
             if end is None or not behind.startswith(str(self.tokenizer.convert_ids_to_tokens(ids[end]))):
                 raise Unproved(NO_END, f"behind answer {number} stands {behind[:40]!r}, no end token")

@@ -155,7 +155,9 @@ def table(found: dict[str, Any]) -> Table:
     for model, facts in found["checks"].items():
         out.add_row(f"checks passed by {model}", str(Interval(**facts["passed"])))
         out.add_row(f"answers with all passed, {model}", str(Interval(**facts["all_passed"])))
-    out.add_row("pairs: chosen longer", str(Interval(**found["pairs_by"]["chosen_longer"])))
+    made = found["pairs_by"]
+    out.add_row("pairs: margin, quartiles", " ".join(f"{value:g}" for value in made["margin"]) or "none")
+    out.add_row("pairs: chosen longer", str(Interval(**made["chosen_longer"])))
     return out
 
 

@@ -104,7 +104,7 @@ def _constrained(every: Sequence[Asked], most: int, seed: int) -> Iterator[Asked
         copies[prompt.id] += 1
         number = copies[prompt.id]
         rng = random.Random(f"{seed}/{prompt.id}/{number}/constraints")
-        request, verifier = constrain(prompt.request, prompt.language, rng, rng.randint(1, most))
+        request, verifier = constrain(prompt.request, prompt.language, rng, most)
         messages = (*prompt.messages[:-1], {"role": "user", "content": request})
         name = prompt.id if number == 1 else f"{prompt.id}#{number}"
         yield Asked(replace(prompt, id=name, messages=messages, verifier=verifier, reference=""))

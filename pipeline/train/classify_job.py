@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.lines import LineFile
 from pipeline.train import adapters, labelled
 from pipeline.train.job import Job
+from pipeline.train.options import Options, refuse_options_of
 from pipeline.train.outcome import training_facts
 from pipeline.train.policy import policy
 
@@ -20,8 +21,21 @@ METRICS = ("accuracy", "precision", "recall", "f1")
 class ClassifyJob(Job):
     """Tells classes of texts apart."""
 
+    command = "sft"
     data: labelled.LabelledData
     tokenizer: Any
+
+    @classmethod
+    def config_class(cls, options: Options) -> Any:
+        """Of transformers."""
+        from transformers import TrainingArguments
+
+        return TrainingArguments
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        """Refuse options of models that answer."""
+        refuse_options_of("causal", options)
 
     def prepare(self) -> Any:
         """Read and encode the texts; returns the trainer. Raises PipelineError."""
@@ -39,10 +53,9 @@ class ClassifyJob(Job):
 
     def _trainer(self) -> Any:
         from datasets import Dataset
-        from transformers import DataCollatorWithPadding, PrinterCallback
+        from transformers import DataCollatorWithPadding
 
         from pipeline.train.classify_trainer import Trainer, metrics
-        from pipeline.train.trainer_fields import config
 
         options, data = self.options, self.data
         names = dict(enumerate(data.classes))
@@ -53,26 +66,21 @@ class ClassifyJob(Job):
             "pad_token_id": self.tokenizer.pad_token_id,
             "problem_type": "single_label_classification",
         }
-        model, tuning = policy(options, self.machine, self.base, data.train, len(self.tokenizer), head)
-        if (known := list(model.config.id2label.values())) != list(data.classes):
+        tuned = policy(options, self.machine, self.base, data.train, len(self.tokenizer), head)
+        if (known := list(tuned[0].config.id2label.values())) != list(data.classes):
             problem = f"it tells {', '.join(known)} apart, and the data has {', '.join(data.classes)}"
             raise PipelineError(f"--adapter {options.adapter}", problem, "Train it on data with its classes.")
-        rate = self.settings().learning_rate
-        trainer = Trainer(
-            settings=self.settings(),
-            options=options,
-            model=model,
-            args=config(options, self.machine, self.folder, rate, validates=bool(data.validation)),
-            train_dataset=Dataset.from_list(data.train),
-            eval_dataset=Dataset.from_list(data.validation) if data.validation else None,
-            processing_class=self.tokenizer,
+        validation = Dataset.from_list(data.validation) if data.validation else None
+        return self.build(
+            Trainer,
+            tuned,
+            Dataset.from_list(data.train),
+            validation,
+            self.tokenizer,
+            fields={},
             data_collator=DataCollatorWithPadding(self.tokenizer),
             compute_metrics=metrics,
-            callbacks=adapters.callbacks(model, tuning),
         )
-        trainer.remove_callback(PrinterCallback)
-        self.say_tuning(trainer.model)
-        return trainer
 
     def look(self, trainer: Any) -> dict[str, Any]:
         """Loss, accuracy and macro averages on the held-out texts, and each text's probabilities."""

@@ -1,8 +1,10 @@
-"""The loss curve of a run as SVG and PNG, drawn from metrics.jsonl."""
+"""The curves of a run as SVG and PNG, drawn from metrics.jsonl."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import disk_errors
 from pipeline.lines import StoredRows
@@ -10,22 +12,52 @@ from pipeline.lines import StoredRows
 
 def draw(metrics: Path, folder: Path, title: str) -> None:
     """Write loss.svg and loss.png: training and held-out loss by optimizer step."""
+    figure, (axes,) = panels(1)
+    _by_step(axes, list(StoredRows(metrics)), "loss", "loss (nats a token)")
+    axes.set_title(title)
+    write(figure, folder, "loss")
+
+
+def draw_rewards(metrics: Path, folder: Path) -> None:
+    """Write rewards.svg and rewards.png: margins and accuracies of the implied rewards by step."""
+    figure, (left, right) = panels(2)
+    rows = list(StoredRows(metrics))
+    _by_step(left, rows, "rewards/margins", "reward of the chosen answer over the rejected one's")
+    _by_step(right, rows, "rewards/accuracies", "pairs in which it is higher")
+    write(figure, folder, "rewards")
+
+
+def panels(count: int) -> tuple[Any, Sequence[Any]]:
+    """A figure with so many axes beside each other."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = list(StoredRows(metrics))
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, label, style in (("loss", "training", "-"), ("eval_loss", "held out", "o-")):
+    figure, axes = pyplot.subplots(
+        1, count, figsize=(7 if count == 1 else 5 * count, 4.2), layout="constrained", squeeze=False
+    )
+    for one in axes[0]:
+        one.grid(alpha=0.3)
+    return figure, list(axes[0])
+
+
+def write(figure: Any, folder: Path, name: str) -> None:
+    """Put a figure into a folder as SVG and PNG, with a legend where there is something to tell apart."""
+    from matplotlib import pyplot
+
+    for axes in figure.axes:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    for path in (folder / f"{name}.svg", folder / f"{name}.png"):
+        with disk_errors(path):
+            figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _by_step(axes: Any, rows: Sequence[dict[str, Any]], metric: str, label: str) -> None:
+    for name, curve, style in ((metric, "training", "-"), (f"eval_{metric}", "held out", "o-")):
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", title=title)
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend()
-    for name in ("loss.svg", "loss.png"):
-        with disk_errors(folder / name):
-            figure.savefig(folder / name, dpi=120)
-    pyplot.close(figure)
+            axes.plot(*zip(*points, strict=True), style, label=curve, markersize=4)
+    axes.set(xlabel="optimizer step", ylabel=label)

@@ -22,6 +22,10 @@ from pipeline.train.options import DataOptions
 UNREADABLE, NO_ANSWER_LEFT = "unreadable_row", "answer_cut_off"
 _APART = "apart"
 _MOST_SHOTS = 3
+_MAKERS = {  # what such rows are, the command that makes them, and what else it makes
+    "kept.jsonl": ("dataset", "selfinstruct", "dataset"),
+    "preferences.jsonl": ("preferences", "preferences", "config.yaml"),
+}
 
 
 @dataclass
@@ -61,26 +65,32 @@ class Input:
         return ", ".join(source.name for part in self.sources for source in part)
 
 
-def find_input(options: DataOptions, runs: Path) -> Input:
-    """What `data` or `mix` names, else the newest finished dataset under `runs`. Raises PipelineError."""
+def find_input(options: DataOptions, rows: str = "kept.jsonl") -> Input:
+    """What `data` or `mix` names; of a run of ours the file `rows`. Raises PipelineError."""
     if options.data and options.mix:
         problem = f"got {' '.join(options.data)} beside --mix"
         raise PipelineError("command line", problem, "Name all data with --mix.")
-    replay = find_sources(options.replay)
+    replay = find_sources(options.replay, rows)
     if options.mix:
         names, weights = parse_mix(options.mix)
-        return Input([find_sources([name]) for name in names], weights, mixed=True, replay=replay)
-    return Input([find_sources(options.data or (str(newest_dataset(runs)),))], replay=replay)
+        return Input([find_sources([name], rows) for name in names], weights, mixed=True, replay=replay)
+    return Input([find_sources(options.data, rows)], replay=replay)
 
 
 def newest_dataset(runs: Path) -> Path:
     """The newest finished run that made a dataset. Raises PipelineError."""
-    done = [mark.parent for mark in runs.glob("*/DONE") if (mark.parent / "dataset").is_dir()]
-    kept = [path for path in done if (path / "kept.jsonl").is_file() and (path / "kept.jsonl").stat().st_size]
-    if not kept:
-        problem = f"no finished dataset under {runs}/"
-        raise PipelineError("data", problem, "Run python -m pipeline.selfinstruct first, or name a file.")
-    return max(kept, key=lambda path: (path / "DONE").stat().st_mtime)
+    return newest_run(runs, "kept.jsonl")
+
+
+def newest_run(runs: Path, rows: str) -> Path:
+    """The newest finished run that made a file of `rows`, and any. Raises PipelineError."""
+    what, command, beside = _MAKERS[rows]
+    files = [mark.parent / rows for mark in runs.glob("*/DONE") if (mark.parent / beside).exists()]
+    found = [file.parent for file in files if file.is_file() and file.stat().st_size]
+    if not found:
+        fix = f"Run python -m pipeline.{command} first, or name a file."
+        raise PipelineError("data", f"no finished {what} under {runs}/", fix)
+    return max(found, key=lambda path: (path / "DONE").stat().st_mtime)
 
 
 T = TypeVar("T")
@@ -159,7 +169,8 @@ def _read(
             except PipelineError as error:
                 if options.bad_rows == "refuse":
                     raise
-                out.dropped.append(left_out(row.where, UNREADABLE, error.problem))
+                reason = getattr(error, "reason", UNREADABLE)
+                out.dropped.append(left_out(row.where, reason, error.problem))
     return found
 
 

@@ -6,56 +6,56 @@ import json
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pipeline.config import as_dict
 from pipeline.engines.models import quiet
-from pipeline.errors import PipelineError, Stopped, disk_errors
-from pipeline.lines import LineFile, StoredRows
+from pipeline.errors import Stopped, disk_errors
+from pipeline.lines import LineFile
 from pipeline.progress import Display
 from pipeline.records import read_text, to_json
 from pipeline.rundir import RunDir, next_name
 from pipeline.train import adapters, hardware
+from pipeline.train.checkpoints import newest
 from pipeline.train.curves import draw
-from pipeline.train.data import Input, find_input
+from pipeline.train.data import Input, find_input, newest_run
 from pipeline.train.optimizers import OptimizerSettings
-from pipeline.train.options import Options
+from pipeline.train.options import TrainingOptions
 from pipeline.train.policy import base_model, fitting
+from pipeline.train.trainer_fields import passed_through, trainer_config
+
+OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
 
 _NOT_CONFIG = ("run", "resume", "overwrite", "show_mask")
-_ONLY = {  # options that one task alone reads
-    "causal": ("format", "format_file", "show_mask", "packing", "num_answers", "max_new_tokens"),
-    "classify": ("text_field", "label_field"),
-}
 
 
-def run(options: Options, root: Path) -> int:
+def run(kind: type[Job], options: TrainingOptions, root: Path) -> int:
     """Train in a run directory and print where the model is; returns the exit code.
 
     Raises PipelineError, Stopped.
     """
-    given = find_input(options, root)
+    options = kind.completed(options, root)
+    given = find_input(options, kind.rows)
     config = {name: value for name, value in as_dict(options).items() if name not in _NOT_CONFIG}
-    if not (options.data or options.mix):
-        config["data"] = [source.name for part in given.sources for source in part]
-    target = RunDir(Path(options.run) if options.run else next_name(root, "sft"))
+    target = RunDir(Path(options.run) if options.run else next_name(root, kind.command))
     inputs = given.digests
     if options.resume and target.done:
         target.check_same(config, inputs)
         print(target.path / "model")
         return 0
     base = base_model(options)
+    passed_through(options, kind.config_class(options))
     options = fitting(options, base)
     machine = hardware.choose(options)
-    job = _job(options)
-    _refuse_meaningless(options)
+    kind.check(options)
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
     try:
         with Display(target.path / "log.txt") as display:
-            job(options, given, base, machine, target, display).run()
+            kind(options, given, base, machine, target, display).run()
         target.finish(config, inputs)
     except KeyboardInterrupt:
         raise Stopped(f"\nStopped. --run {target.path} --resume goes on.") from None
@@ -65,31 +65,16 @@ def run(options: Options, root: Path) -> int:
     return 0
 
 
-def _job(options: Options) -> Any:
-    if options.task == "classify":
-        from pipeline.train.classify_job import ClassifyJob
-
-        return ClassifyJob
-    from pipeline.train.sft_job import SFTJob
-
-    return SFTJob
-
-
-def _refuse_meaningless(options: Options) -> None:
-    """Refuse options of the other task. Raises PipelineError."""
-    plain = Options()
-    for name in _ONLY["causal" if options.task == "classify" else "classify"]:
-        if getattr(options, name) not in (getattr(plain, name), "off"):
-            flag = "--" + name.replace("_", "-")
-            raise PipelineError(flag, f"it has no meaning for --task {options.task}", "Leave it out.")
-
-
 class Job(ABC):
     """One training run; what is trained on and how it is judged is a subclass's."""
 
+    command: ClassVar[str]
+    rows: ClassVar[str] = "kept.jsonl"  # the file of a run of ours that is read
+    rate: ClassVar[float] = 1.0  # learning rate over the tuning method's own
+
     def __init__(
         self,
-        options: Options,
+        options: Any,
         given: Input,
         base: str,
         machine: hardware.Hardware,
@@ -110,7 +95,7 @@ class Job(ABC):
         disable_progress_bars()
         self.display.say(f"directory: {self.folder}; {self.machine.said}")
         trainer = self.prepare()
-        checkpoint = self._checkpoint()
+        checkpoint = newest(self.target, self.options.tuning)
         with closing(LineFile(self.folder / "metrics.jsonl", anew=checkpoint is None)) as file:
             trainer.add_callback(Metrics(file, self.display))
             before = self._before(trainer)
@@ -124,6 +109,26 @@ class Job(ABC):
         for line in said:
             self.display.say(line)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)  # the best one is what was saved
+
+    @classmethod
+    def completed(cls, options: OptionsT, root: Path) -> OptionsT:
+        """The options with what is found under `root` in the place of what was not named.
+
+        Raises PipelineError.
+        """
+        if options.data or options.mix:
+            return options
+        return replace(options, data=(str(newest_run(root, cls.rows)),))
+
+    @classmethod
+    @abstractmethod
+    def config_class(cls, options: Any) -> Any:
+        """The class of the trainer's configuration."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, options: Any) -> None:
+        """Refuse what does not fit together. Raises PipelineError."""
 
     @abstractmethod
     def prepare(self) -> Any:
@@ -150,12 +155,42 @@ class Job(ABC):
                 file.append(rows)
             self.display.say(f"{len(rows)} rows were left out; dropped.jsonl says why")
 
+    def build(
+        self, kind: Any, tuned: tuple[Any, adapters.Tuning], train: Any, validation: Any, tokenizer: Any,
+        fields: Mapping[str, Any], **more: Any,
+    ) -> Any:  # fmt: skip
+        """A trainer of class `kind` for a tuned model; `fields` go to its configuration, `more` to itself."""
+        from transformers import PrinterCallback
+
+        options, (model, tuning) = self.options, tuned
+        trainer = kind(
+            settings=self.settings(),
+            options=options,
+            model=model,
+            args=trainer_config(
+                self.config_class(options),
+                options,
+                self.machine,
+                self.folder,
+                {"learning_rate": self.settings().learning_rate, **fields},
+                validates=validation is not None,
+            ),
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            callbacks=adapters.callbacks(model, tuning),
+            **more,
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints to where the result goes
+        self.say_tuning(trainer.model)
+        return trainer
+
     def settings(self) -> OptimizerSettings:
         """The optimizer as the options say."""
         options = self.options
         return OptimizerSettings(
             options.optimizer,
-            learning_rate=options.learning_rate or adapters.METHODS[options.tuning].learning_rate,
+            learning_rate=options.learning_rate or self.rate * adapters.METHODS[options.tuning].learning_rate,
             weight_decay=options.weight_decay,
             layer_decay=options.layer_decay,
             rank=options.optimizer_rank,
@@ -177,18 +212,6 @@ class Job(ABC):
         self.target.write("before.json", to_json(found) + "\n")
         return found
 
-    def _checkpoint(self) -> Path | None:
-        """The newest whole checkpoint; metrics of later steps, which will be taken again, are cut off."""
-        folders = (self.folder / "checkpoints").glob("checkpoint-*")
-        # without the last of its files a kill came in between
-        last = adapters.last_written(self.options.tuning)
-        found = sorted((path for path in folders if (path / last).is_file()), key=_step)
-        if not found:
-            return None
-        rows = [row for row in StoredRows(self.folder / "metrics.jsonl") if row["step"] <= _step(found[-1])]
-        self.target.write("metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
-        return found[-1]
-
     def _train(self, trainer: Any, checkpoint: Path | None) -> float:
         from transformers import EarlyStoppingCallback
         from transformers.integrations import TensorBoardCallback
@@ -207,10 +230,6 @@ class Job(ABC):
             step = trainer.state.global_step
             raise Stopped(f"Stopped after step {step}. --run {self.folder} --resume goes on.")
         return time.monotonic() - began
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rsplit("-", 1)[1])
 
 
 def _writer(folder: Path) -> Any:

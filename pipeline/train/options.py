@@ -1,18 +1,19 @@
-"""The options of `python -m pipeline.sft`."""
+"""The options that all training commands share, in groups, and those of `python -m pipeline.sft`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pipeline.config import option
+from pipeline.errors import PipelineError
 from pipeline.format.formats import FORMATS
 from pipeline.train.methods import METHODS
 from pipeline.train.optimizers import OPTIMIZERS
 from pipeline.train.schedules import SCHEDULES
 
-_DATA, _FORMAT, _TUNING, _TRAINING = "data", "format and masks", "what is tuned", "optimisation"
-_CLASSES, _MACHINE, _RUN = "--task classify", "machine", "run"
-_AUTO = ("auto", "on", "off")
+DATA, FORMAT, TUNING, TRAINING = "data", "format and masks", "what is tuned", "optimisation"
+CLASSES, MACHINE, RUN = "--task classify", "machine", "run"
+AUTO = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -25,163 +26,212 @@ class DataOptions:
         "Alpaca's, conversational, ShareGPT or prompt-completion form; none: the newest finished run",
         metavar="DATA",
         positional=True,
-        group=_DATA,
+        group=DATA,
     )
     mix: tuple[str, ...] = option(
         (),
         "the same as a mixture, each with its weight (a.jsonl=0.7 b=0.3); without weights in proportion to "
         "their sizes up to --mix-cap",
         metavar="DATA[=W]",
-        group=_DATA,
+        group=DATA,
     )
     mix_cap: int = option(
-        3000, "rows from which on a source of --mix is as likely as a larger one (FLAN's)", low=1, group=_DATA
+        3000, "rows from which on a source of --mix is as likely as a larger one (FLAN's)", low=1, group=DATA
     )
     replay: tuple[str, ...] = option(
-        (), "data of earlier rounds, of which some is trained on again", metavar="DATA", group=_DATA
+        (), "data of earlier rounds, of which some is trained on again", metavar="DATA", group=DATA
     )
     replay_frac: float = option(
         0.2,
         "share of --replay in all rows; fewer where it has fewer, none comes twice",
         low=0,
         high=0.9,
-        group=_DATA,
+        group=DATA,
     )
     validation_frac: float = option(
         0.1,
         "share of the instructions held out; rows with the same instruction stay together",
         low=0,
         high=0.9,
-        group=_DATA,
+        group=DATA,
     )
     bad_rows: str = option(
         "refuse",
         "what becomes of rows that cannot be trained on; drop: they go to dropped.jsonl with the reason",
         choices=("refuse", "drop"),
-        group=_DATA,
+        group=DATA,
     )
     format: str = option(
-        "chat", "how examples are written", choices=tuple(FORMATS), metavar="NAME", group=_FORMAT
+        "chat", "how examples are written", choices=tuple(FORMATS), metavar="NAME", group=FORMAT
     )
-    format_file: str = option(
-        "", "a chat template of your own (Jinja) instead", metavar="FILE", group=_FORMAT
-    )
+    format_file: str = option("", "a chat template of your own (Jinja) instead", metavar="FILE", group=FORMAT)
     max_length: int = option(
-        2048, "tokens of a row, prompt and answers; what is longer is cut", low=8, group=_FORMAT
+        2048, "tokens of a row, prompt and answers; what is longer is cut", low=8, group=FORMAT
     )
     max_truncated_frac: float = option(
-        0.0, "share of the rows whose answers may be cut", low=0, high=1, group=_FORMAT
+        0.0, "share of the rows whose answers may be cut", low=0, high=1, group=FORMAT
     )
-    text_field: str = option(
-        "",
-        "field that is classified; none: 'text', else the whole example, its parts apart by blank lines",
-        metavar="NAME",
-        group=_CLASSES,
-    )
-    label_field: str = option(
-        "label", "field with the class: text, a whole number, true or false", metavar="NAME", group=_CLASSES
-    )
-    show_mask: int = option(0, "rows to print token by token, trained ones coloured", low=0, group=_FORMAT)
+    show_mask: int = option(0, "rows to print token by token, trained ones coloured", low=0, group=FORMAT)
 
 
 @dataclass(frozen=True)
 class TuningOptions:
     """Which parameters are trained."""
 
-    task: str = option(
-        "causal",
-        "what is learnt: to answer, or to tell to which class a text belongs",
-        choices=("causal", "classify"),
-        group=_TUNING,
-    )
     model: str = option(
         "",
-        "directory or hub id of a causal language model, or of any encoder for --task classify; none: the "
-        "embedded SmolLM2-135M-Instruct",
+        "run of ours, directory or hub id of a causal language model, or of any encoder for --task classify; "
+        "none: the embedded SmolLM2-135M-Instruct",
         metavar="MODEL",
-        group=_TUNING,
+        group=TUNING,
     )
-    adapter: str = option("", "run whose adapter is trained on", metavar="RUN", group=_TUNING)
-    tuning: str = option("lora", "method", choices=tuple(METHODS), metavar="NAME", group=_TUNING)
-    rank: int = option(16, "of lora, dora, rslora, pissa, adalora, vera, oft", low=1, group=_TUNING)
-    alpha: float = option(0.0, "scale of the same; 0: the method's own", low=0, group=_TUNING)
-    dropout: float = option(0.0, "of what an adapter reads", low=0, high=0.9, group=_TUNING)
+    adapter: str = option("", "run whose adapter is trained on", metavar="RUN", group=TUNING)
+    tuning: str = option("lora", "method", choices=tuple(METHODS), metavar="NAME", group=TUNING)
+    rank: int = option(16, "of lora, dora, rslora, pissa, adalora, vera, oft", low=1, group=TUNING)
+    alpha: float = option(0.0, "scale of the same; 0: the method's own", low=0, group=TUNING)
+    dropout: float = option(0.0, "of what an adapter reads", low=0, high=0.9, group=TUNING)
     target_modules: tuple[str, ...] = option(
-        (), "names of the layers to adapt; none: all linear ones but the head", metavar="NAME", group=_TUNING
+        (), "names of the layers to adapt; none: all linear ones but the head", metavar="NAME", group=TUNING
     )
-    num_virtual_tokens: int = option(20, "of prompt and prefix methods", low=1, group=_TUNING)
-    num_ensemble: int = option(1, "prompts trained side by side (--tuning prompt)", low=1, group=_TUNING)
-    bottleneck: int = option(64, "width of houlsby and pfeiffer adapters", low=1, group=_TUNING)
-    last_layers: int = option(2, "layers that last-k trains", low=1, group=_TUNING)
+    num_virtual_tokens: int = option(20, "of prompt and prefix methods", low=1, group=TUNING)
+    num_ensemble: int = option(1, "prompts trained side by side (--tuning prompt)", low=1, group=TUNING)
+    bottleneck: int = option(64, "width of houlsby and pfeiffer adapters", low=1, group=TUNING)
+    last_layers: int = option(2, "layers that last-k trains", low=1, group=TUNING)
     sparsity: float = option(
-        0.005, "share of the weights that fish-mask and diff-pruning may change", low=0, high=1, group=_TUNING
+        0.005, "share of the weights that fish-mask and diff-pruning may change", low=0, high=1, group=TUNING
     )
 
 
 @dataclass(frozen=True)
-class Options(DataOptions, TuningOptions):
-    """Every option of the command, as a flag and as a YAML key."""
+class OptimisationOptions:
+    """How long, how fast and by what rule."""
 
-    num_epochs: float = option(3.0, "passes over the data", low=0, group=_TRAINING)
-    max_steps: int = option(0, "optimizer steps to stop at; 0: as the epochs say", low=0, group=_TRAINING)
-    batch_size: int = option(8, "rows of a step on each device", low=1, group=_TRAINING)
-    gradient_accumulation: int = option(1, "batches of an optimizer step", low=1, group=_TRAINING)
-    learning_rate: float = option(0.0, "peak; 0: the tuning method's own", low=0, group=_TRAINING)
+    num_epochs: float = option(3.0, "passes over the data", low=0, group=TRAINING)
+    max_steps: int = option(0, "optimizer steps to stop at; 0: as the epochs say", low=0, group=TRAINING)
+    batch_size: int = option(8, "rows of a step on each device", low=1, group=TRAINING)
+    gradient_accumulation: int = option(1, "batches of an optimizer step", low=1, group=TRAINING)
+    learning_rate: float = option(0.0, "peak; 0: the tuning method's own", low=0, group=TRAINING)
     schedule: str = option(
-        "cosine", "of the learning rate", choices=tuple(SCHEDULES), metavar="NAME", group=_TRAINING
+        "cosine", "of the learning rate", choices=tuple(SCHEDULES), metavar="NAME", group=TRAINING
     )
-    warmup_frac: float = option(0.05, "share of the steps in which it rises", low=0, high=1, group=_TRAINING)
-    optimizer: str = option("adamw", "by name", choices=tuple(OPTIMIZERS), metavar="NAME", group=_TRAINING)
-    optimizer_rank: int = option(128, "of what galore and apollo keep", low=1, group=_TRAINING)
-    weight_decay: float = option(0.0, "of weights, not of norms and biases", low=0, group=_TRAINING)
+    warmup_frac: float = option(0.05, "share of the steps in which it rises", low=0, high=1, group=TRAINING)
+    optimizer: str = option("adamw", "by name", choices=tuple(OPTIMIZERS), metavar="NAME", group=TRAINING)
+    optimizer_rank: int = option(128, "of what galore and apollo keep", low=1, group=TRAINING)
+    weight_decay: float = option(0.0, "of weights, not of norms and biases", low=0, group=TRAINING)
     layer_decay: float = option(
-        1.0,
-        "each layer's learning rate over that of the next; 1: the same",
-        low=0.01,
-        high=1,
-        group=_TRAINING,
+        1.0, "each layer's learning rate over that of the next; 1: the same", low=0.01, high=1, group=TRAINING
     )
     neftune: float = option(
-        0.0, "noise on embeddings (NEFTune's alpha, 5 say); 0: none", low=0, group=_TRAINING
+        0.0, "noise on embeddings (NEFTune's alpha, 5 say); 0: none", low=0, group=TRAINING
     )
     eval_every: int = option(
-        0, "steps between two looks at the held-out loss; 0: each epoch", low=0, group=_TRAINING
+        0, "steps between two looks at the held-out loss; 0: each epoch", low=0, group=TRAINING
     )
     early_stopping: int = option(
-        0, "looks without a better held-out loss after which to stop; 0: never", low=0, group=_TRAINING
+        0, "looks without a better held-out loss after which to stop; 0: never", low=0, group=TRAINING
     )
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What suits the machine, and what only the trainer knows."""
+
     precision: str = option(
         "auto",
         "auto: bf16 where the machine multiplies it in hardware, else fp32",
         choices=("auto", "fp32", "bf16", "fp16"),
-        group=_MACHINE,
+        group=MACHINE,
+    )
+    gradient_checkpointing: str = option(
+        "auto", "compute activations twice to hold fewer; auto: on a GPU", choices=AUTO, group=MACHINE
+    )
+    quantize: str = option(
+        "none", "the base model in 4 bits (QLoRA; wants a GPU and bitsandbytes)",
+        choices=("none", "4bit"), group=MACHINE,
+    )  # fmt: skip
+    trainer: tuple[str, ...] = option(
+        (),
+        "any other field of TRL's own configuration as name=value; on the command line also "
+        "--trainer.NAME VALUE",
+        metavar="NAME=VALUE",
+        group=MACHINE,
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run is, and how it begins."""
+
+    run: str = option("", "run directory; none: the next free one under runs/", metavar="DIR", group=RUN)
+    seed: int = option(0, "random seed", low=0, group=RUN)
+    resume: bool = option(
+        False, "go on with an interrupted run (of --run, else the newest unfinished one)", group=RUN
+    )
+    overwrite: bool = option(False, "start anew in a used run directory", group=RUN)
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """The answers that are shown before and after."""
+
+    num_answers: int = option(
+        10, "held-out requests answered before and after training, side by side", low=0, group=RUN
+    )
+    max_new_tokens: int = option(128, "tokens of such an answer", low=1, group=RUN)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(DataOptions, TuningOptions, OptimisationOptions, MachineOptions, RunOptions):
+    """What every training command reads."""
+
+    @property
+    def task(self) -> str:
+        """What is learnt: to answer ("causal"), or to sort or score ("classify")."""
+        return "causal"
+
+    @property
+    def packing(self) -> str:
+        """Several rows in one sequence, where a command can do that."""
+        return "off"
+
+
+@dataclass(frozen=True)
+class Options(TrainingOptions, AnswerOptions):
+    """Every option of `python -m pipeline.sft`, as a flag and as a YAML key."""
+
+    task: str = option(
+        "causal",
+        "what is learnt: to answer, or to tell to which class a text belongs",
+        choices=("causal", "classify"),
+        group=TUNING,
     )
     packing: str = option(
         "auto",
         "several rows in one sequence without losing any (bfd_split); auto: on a GPU",
-        choices=_AUTO,
-        group=_MACHINE,
+        choices=AUTO,
+        group=MACHINE,
     )
-    gradient_checkpointing: str = option(
-        "auto", "compute activations twice to hold fewer; auto: on a GPU", choices=_AUTO, group=_MACHINE
+    text_field: str = option(
+        "",
+        "field that is classified; none: 'text', else the whole example, its parts apart by blank lines",
+        metavar="NAME",
+        group=CLASSES,
     )
-    quantize: str = option(
-        "none", "the base model in 4 bits (QLoRA; wants a GPU and bitsandbytes)",
-        choices=("none", "4bit"), group=_MACHINE,
-    )  # fmt: skip
-    trainer: tuple[str, ...] = option(
-        (),
-        "any other field of TRL's SFTConfig as name=value; on the command line also --trainer.NAME VALUE",
-        metavar="NAME=VALUE",
-        group=_MACHINE,
+    label_field: str = option(
+        "label", "field with the class: text, a whole number, true or false", metavar="NAME", group=CLASSES
     )
-    num_answers: int = option(
-        10, "held-out requests answered before and after training, side by side", low=0, group=_RUN
-    )
-    max_new_tokens: int = option(128, "tokens of such an answer", low=1, group=_RUN)
-    run: str = option("", "run directory; none: the next free runs/sft-NNN", metavar="DIR", group=_RUN)
-    seed: int = option(0, "random seed", low=0, group=_RUN)
-    resume: bool = option(
-        False, "go on with an interrupted run (of --run, else the newest unfinished one)", group=_RUN
-    )
-    overwrite: bool = option(False, "start anew in a used run directory", group=_RUN)
+
+
+_ONLY = {  # options that one task alone reads
+    "causal": ("format", "format_file", "show_mask", "packing", "num_answers", "max_new_tokens"),
+    "classify": ("text_field", "label_field"),
+}
+
+
+def refuse_options_of(task: str, options: Options) -> None:
+    """Refuse options that `task` alone reads. Raises PipelineError."""
+    plain = Options()
+    for name in _ONLY[task]:
+        if getattr(options, name) not in (getattr(plain, name), "off"):
+            flag = "--" + name.replace("_", "-")
+            raise PipelineError(flag, f"it has no meaning for --task {options.task}", "Leave it out.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from pipeline.format.conversations import Conversation
 from pipeline.lines import LineFile
 from pipeline.rundir import RunDir
 from pipeline.train.adapters import trainable
@@ -24,28 +25,36 @@ def report(
     seconds: float,
 ) -> list[str]:
     """Write down what was found before and after `seconds` of training; returns lines for people."""
+    answered, said = report_answers(target, data.held_out, before, after)
+    tokens = int(trainer._total_train_tokens)
+    facts = training_facts(trainer, len(data.train), len(data.validation), len(data.dropped), tokens, seconds)
+    facts["eval_loss"] = {"before": before["eval_loss"], "after": after["eval_loss"]}
+    target.update(facts | answered)
+    if data.validation:
+        said.append(f"held-out loss: {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
+    said.append(speed(tokens, seconds))
+    return [*said, f"next: python -m pipeline.sft chat {target.path}"]
+
+
+def report_answers(
+    target: RunDir, asked: Sequence[Conversation], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write answers.jsonl of the first of the requests; returns facts for run.json and lines for people."""
     old, new = ([Answer(**one) for one in found["answers"]] for found in (before, after))
-    rows = side_by_side(data.held_out[: len(old)], old, new)
+    rows = side_by_side(asked[: len(old)], old, new)
     with closing(LineFile(target.path / "answers.jsonl", anew=True)) as file:
         file.append(rows)
     stopped = {"before": sum(one.stopped for one in old), "after": sum(one.stopped for one in new)}
-    tokens = int(trainer._total_train_tokens)
-    facts = training_facts(
-        trainer, len(data.train), len(data.validation), len(data.dropped), tokens, seconds
-    ) | {
-        "eval_loss": {"before": before["eval_loss"], "after": after["eval_loss"]},
-        "answers_stopped": {**stopped, "of": len(rows)},
-    }
-    target.update(facts)
     said = [_shown(row) for row in rows]
-    if data.validation:
-        said.append(f"held-out loss: {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
     if rows:
-        said.append(
-            f"answers that stopped: {stopped['before']} before, {stopped['after']} after, of {len(rows)}"
-        )
-    said.append(f"{tokens} tokens trained on, {tokens / max(seconds, 1e-9):.0f} a second")
-    return [*said, f"next: python -m pipeline.sft chat {target.path}"]
+        counts = f"{stopped['before']} before, {stopped['after']} after, of {len(rows)}"
+        said.append(f"answers that stopped: {counts}")
+    return {"answers_stopped": {**stopped, "of": len(rows)}}, said
+
+
+def speed(tokens: int, seconds: float) -> str:
+    """How fast it was, for people."""
+    return f"{tokens} tokens trained on, {tokens / max(seconds, 1e-9):.0f} a second"
 
 
 def training_facts(

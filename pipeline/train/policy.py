@@ -6,21 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.engines.models import SENTENCE_MODEL, language_model, sentence_model
 from pipeline.errors import PipelineError
 from pipeline.records import read_text
 from pipeline.train import adapters
 from pipeline.train.hardware import Hardware
-from pipeline.train.options import Options
+from pipeline.train.options import TrainingOptions
 
+OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
 _WHOLE = ("full", "bitfit", "ln", "last-k", "diff-pruning", "fish-mask")  # train weights of the model itself
 _SCORED = 64  # rows from which fish-mask takes its scores
 
 
 def policy(
-    options: Options,
+    options: TrainingOptions,
     machine: Hardware,
     base: str,
     rows: Sequence[Mapping[str, Any]],
@@ -39,7 +40,8 @@ def policy(
     known = {field.name for field in fields(adapters.Tuning)}
     values = {name: value for name, value in asdict(options).items() if name in known}
     total = _steps(options, len(rows))
-    tuning = adapters.Tuning(**{**values, "method": options.tuning, "total_steps": total})
+    own = {"method": options.tuning, "task": options.task, "total_steps": total}
+    tuning = adapters.Tuning(**{**values, **own})
     light = machine.precision == "bf16" and options.tuning not in _WHOLE
     dtype = torch.bfloat16 if light else torch.float32
     if options.adapter:
@@ -52,7 +54,7 @@ def policy(
     return adapters.attach(model, tuning, batches=_batches(options, rows)), tuning
 
 
-def base_model(options: Options) -> str:
+def base_model(options: TrainingOptions) -> str:
     """The directory (or hub id) of the model to train; a classifier may be the embedded encoder.
 
     Raises PipelineError.
@@ -62,16 +64,13 @@ def base_model(options: Options) -> str:
     return language_model(options.model)
 
 
-def fitting(options: Options, base: str) -> Options:
+def fitting(options: OptionsT, base: str) -> OptionsT:
     """The options with rows no longer than the model reads, and with the method of `--adapter`.
 
-    Raises PipelineError if there is no such adapter, or a --trainer field that is not to be had.
+    Raises PipelineError if there is no such adapter.
     """
     from transformers import AutoConfig
 
-    from pipeline.train.trainer_fields import passed_through
-
-    passed_through(options)
     longest = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
     options = replace(options, max_length=min(options.max_length, longest or options.max_length))
     if not options.adapter:
@@ -87,7 +86,7 @@ def fitting(options: Options, base: str) -> Options:
     return replace(options, tuning=facts["method"])
 
 
-def _base(options: Options, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:
+def _base(options: TrainingOptions, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:
     more = dict(head)
     if options.quantize == "4bit":
         from transformers import BitsAndBytesConfig
@@ -99,7 +98,7 @@ def _base(options: Options, base: str, dtype: Any, head: Mapping[str, Any]) -> A
     return kind.from_pretrained(base, dtype=dtype, use_safetensors=True, **more)
 
 
-def _batches(options: Options, rows: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+def _batches(options: TrainingOptions, rows: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
     """Some rows one by one, for a method that looks at the data first."""
     import torch
 
@@ -115,6 +114,6 @@ def _batches(options: Options, rows: Sequence[Mapping[str, Any]]) -> Sequence[di
     ]
 
 
-def _steps(options: Options, rows: int) -> int:
+def _steps(options: TrainingOptions, rows: int) -> int:
     each = -(-rows // (options.batch_size * options.gradient_accumulation))
     return options.max_steps or max(1, round(each * options.num_epochs))

@@ -8,88 +8,60 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.format.audit import audit, write_json
-from pipeline.format.show import as_page, in_terminal
-from pipeline.format.templates import Template, template_for
+from pipeline.format.templates import Template
 from pipeline.train import adapters
 from pipeline.train.answers import answer
+from pipeline.train.audited_job import AuditedJob
 from pipeline.train.data import Data, as_dataset, load
-from pipeline.train.job import Job
+from pipeline.train.options import Options, refuse_options_of
 from pipeline.train.outcome import report
 from pipeline.train.policy import policy
 
-_IN_PAGE = 20  # rows of masks.html
 
-
-class SFTJob(Job):
+class SFTJob(AuditedJob):
     """Supervised fine-tuning of a language model on proved rows."""
 
-    template: Template
+    command = "sft"
     data: Data
     ends: Sequence[int]
 
+    @classmethod
+    def config_class(cls, options: Options) -> Any:
+        """TRL's."""
+        from trl import SFTConfig
+
+        return SFTConfig
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        """Refuse options of classifiers."""
+        refuse_options_of("classify", options)
+
     def prepare(self) -> Any:
         """Read, prove and audit the rows. Raises PipelineError."""
-        self.template, self.data = self._data()
+        data = self.data = self.read_rows(self._load)
         trainer = self._trainer()
-        self._audit(trainer)
-        self.ends = sorted({one.ids[end - 1] for one in self.data.train for _, end in one.spans})
+        prepared = itertools.chain(trainer.train_dataset, trainer.eval_dataset or ())
+        self.audit_rows(data.audit, [*data.train, *data.validation], prepared, trainer.data_collator)
+        last = {one.ids[end - 1] for one in data.train for _, end in one.spans}
+        self.ends = sorted(last & self.template.ends)  # an answer that was cut ends with any token
         return trainer
 
-    def _data(self) -> tuple[Template, Data]:
-        from transformers import AutoTokenizer
-
-        options = self.options
-        tokenizer = AutoTokenizer.from_pretrained(self.base)
-        template, phrasing = template_for(tokenizer, options.format, options.format_file)
-        said = f"data: {self.given.names}; format {template.name}; at most {options.max_length} tokens a row"
-        self.display.say(said)
-        data = load(options, self.given, template, phrasing, options.seed)
-        for line in data.said:
-            self.display.say(line)
-        self.drop(data.dropped)
-        if data.audit.refused:  # before a model is loaded
-            self._show(data)
-        return template, data
+    def _load(self, template: Template, phrasing: str) -> Data:
+        return load(self.options, self.given, template, phrasing, self.options.seed)
 
     def _trainer(self) -> Any:
-        from transformers import PrinterCallback
-
         from pipeline.train.sft_trainer import Trainer
-        from pipeline.train.trainer_fields import config
 
         options, data, tokenizer = self.options, self.data, self.template.tokenizer
-        train = as_dataset(data.train)
-        model, tuning = policy(options, self.machine, self.base, train, len(tokenizer))
-        rate = self.settings().learning_rate
-        trainer = Trainer(
-            settings=self.settings(),
-            options=options,
-            model=model,
-            args=config(options, self.machine, self.folder, rate, validates=bool(data.validation)),
-            train_dataset=train,
-            eval_dataset=as_dataset(data.validation) if data.validation else None,
-            processing_class=tokenizer,
-            callbacks=adapters.callbacks(model, tuning),
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints to where the result goes
-        self.say_tuning(trainer.model)
-        return trainer
-
-    def _audit(self, trainer: Any) -> None:
-        data, tokenizer = self.data, self.template.tokenizer
-        prepared = itertools.chain(trainer.train_dataset, trainer.eval_dataset or ())
-        expected = [*data.train, *data.validation]
-        audit(expected, prepared, trainer.data_collator, bos=tokenizer.bos_token_id, found=data.audit)
-        self._show(data)
-        self.target.write("masks.html", as_page(tokenizer, data.train[:_IN_PAGE]))
-        for one in data.train[: self.options.show_mask]:
-            self.display.console.print(in_terminal(tokenizer, one), soft_wrap=True)
-
-    def _show(self, data: Data) -> None:
-        self.target.write("mask_audit.json", write_json(data.audit))
-        self.display.table(data.audit.table())
-        data.audit.check(self.options.max_length)
+        train, packing = as_dataset(data.train), self.machine.packing
+        tuned = policy(options, self.machine, self.base, train, len(tokenizer))
+        fields = {
+            "max_length": options.max_length if packing else None,
+            "dataset_kwargs": {"skip_prepare_dataset": not packing},
+        }
+        validation = as_dataset(data.validation) if data.validation else None
+        return self.build(Trainer, tuned, train, validation, tokenizer, fields)
 
     def look(self, trainer: Any) -> dict[str, Any]:
         """The held-out loss, and answers to held-out requests."""

@@ -1,9 +1,11 @@
-"""What can be done with a finished SFT run: merge it into a whole model, talk to it."""
+"""What can be done with a finished training run: load it, merge it into a whole model, talk to it."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,7 @@ def load(run: Path, *, dtype: Any = None) -> tuple[Any, Any]:
     quiet()
     if not (run / "DONE").exists() or not (run / "model").is_dir():
         raise PipelineError(run, "this is no finished run of pipeline.sft", "Name one, say runs/sft-001.")
-    base = json.loads(read_text(run / "run.json"))["base"]
-    model = adapters.load(base, run / "model", dtype=dtype)
+    model = adapters.load(base_of(run)[1], run / "model", dtype=dtype)
     return model.to("cuda" if cuda.is_available() else "cpu"), AutoTokenizer.from_pretrained(run / "model")
 
 
@@ -39,24 +40,90 @@ def max_length(run: Path) -> int:
     return int(yaml.safe_load(read_text(run / "config.yaml"))["max_length"])
 
 
+def base_of(run: Path) -> tuple[str, str]:
+    """What the base of a training run was called, "" for the default, and its directory or hub id."""
+    import yaml
+
+    config = yaml.safe_load(read_text(run / "config.yaml"))
+    return config.get("model", ""), json.loads(read_text(run / "run.json")).get("base", "")
+
+
+def whole_model(run: Path) -> Path:
+    """The whole model of a finished run that answers: RUN/merged, made at the first use.
+
+    Raises PipelineError.
+    """
+    if not (run / "DONE").exists():
+        fix = f"Finish it first (--run {run} --resume), or name another model."
+        raise PipelineError(f"model {run}", "the run is not finished", fix)
+    if not (found := task_of(run)):
+        fix = "Name a run of pipeline.sft or pipeline.dpo, or a model."
+        raise PipelineError(f"model {run}", "the run trained no model", fix)
+    if found != "causal":
+        fix = "Name a run that answers."
+        raise PipelineError(f"model {run}", "it is a classifier or a reward model, which does not write", fix)
+    return _merged(run, anew=False)
+
+
+def task_of(run: Path) -> str:
+    """What the model of a training run does, "causal" or "classify"; "" where there is none."""
+    path = run / "model" / "tuning.json"
+    return str(json.loads(read_text(path))["settings"]["task"]) if path.is_file() else ""
+
+
+def newest(root: Path, command: str) -> Path | None:
+    """The newest finished run of `command` under `root` whose model can become a whole one that answers."""
+    found = []
+    for mark in root.glob(f"{command}-*/DONE"):
+        path = mark.parent / "model" / "tuning.json"
+        facts = json.loads(read_text(path)) if path.is_file() else {}
+        if facts and facts["settings"]["task"] == "causal" and adapters.METHODS[facts["method"]].merges:
+            found.append(mark)
+    return max(found, key=lambda mark: mark.stat().st_mtime).parent if found else None
+
+
 def merge(run: Path) -> int:
-    """Write the whole model to RUN/merged, in the precision of the base's own files, and print that path.
+    """Write the whole model to RUN/merged and print that path."""
+    print(_merged(run, anew=True))
+    return 0
+
+
+def _merged(run: Path, *, anew: bool) -> Path:
+    """RUN/merged, which appears whole or not at all and is made by one process only."""
+    from filelock import FileLock
+
+    folder = run / "merged"
+    if folder.is_dir() and not anew:
+        return folder
+    with disk_errors(folder), FileLock(run / ".merged.lock"):
+        if folder.is_dir() and not anew:
+            return folder
+        print(f"{run}: its whole model is written to {folder}", file=sys.stderr)
+        half = Path(tempfile.mkdtemp(prefix=".merged.", dir=run))
+        try:
+            _write(run, half)
+            half.chmod(0o755)
+            shutil.rmtree(folder, ignore_errors=True)
+            half.replace(folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    return folder
+
+
+def _write(run: Path, folder: Path) -> None:
+    """The whole model in the precision of the base's own files, with its tokenizer.
 
     It is merged in fp32: what an adapter adds is small beside the steps of bf16.
     """
-    import torch
     from transformers import AutoConfig
 
-    model, tokenizer = load(run, dtype=torch.float32)
-    own = AutoConfig.from_pretrained(json.loads(read_text(run / "run.json"))["base"]).dtype
-    whole, folder = adapters.merge(model).to(own or torch.float32), run / "merged"
+    model, tokenizer = load(run, dtype="float32")
+    whole = adapters.merge(model)
+    whole = whole.to(AutoConfig.from_pretrained(base_of(run)[1]).dtype or whole.dtype)
     if whole.can_generate():
         whole.generation_config.eos_token_id = _ends(run)
-    with disk_errors(folder):
-        whole.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    print(folder)
-    return 0
+    whole.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def chat(run: Path) -> int:

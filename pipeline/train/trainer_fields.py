@@ -11,7 +11,7 @@ from pipeline.config import unknown
 from pipeline.errors import PipelineError
 from pipeline.train import optimizers
 from pipeline.train.hardware import Hardware
-from pipeline.train.options import Options
+from pipeline.train.options import TrainingOptions
 
 _OURS = {
     "learning_rate": "--learning-rate", "num_train_epochs": "--num-epochs", "max_steps": "--max-steps",
@@ -23,21 +23,28 @@ _OURS = {
     "resume_from_checkpoint": "--resume", "completion_only_loss": "", "assistant_only_loss": "",
     "dataset_kwargs": "", "chat_template_path": "--format-file", "eos_token": "", "padding_free": "--packing",
     "packing_strategy": "--packing", "eval_packing": "--packing", "use_cpu": "", "max_grad_norm": None,
+    "loss_type": "--loss", "beta": "--beta", "label_smoothing": "--label-smoothing", "truncation_mode": "",
+    "precompute_ref_log_probs": "--precompute-reference", "precompute_ref_batch_size": "",
+    "per_device_eval_batch_size": "", "train_sampling_strategy": "", "pad_token": "",
 }  # fmt: skip
 
 
-def config(
-    options: Options, hardware: Hardware, folder: Path, learning_rate: float, *, validates: bool
+def trainer_config(
+    kind: Any,
+    options: TrainingOptions,
+    hardware: Hardware,
+    folder: Path,
+    own: Mapping[str, Any],
+    *,
+    validates: bool,
 ) -> Any:
-    """TRL's SFTConfig, or TrainingArguments for a classifier.
+    """A trainer's configuration of class `kind`; `own` are fields that its command decides.
 
     Raises PipelineError for a --trainer field that is not known there.
     """
-    kind = _kind(options)
     every = "steps" if options.eval_every else "epoch"
     fields: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
-        "learning_rate": learning_rate,
         "num_train_epochs": options.num_epochs,
         "max_steps": options.max_steps or -1,
         "per_device_train_batch_size": options.batch_size,
@@ -58,22 +65,21 @@ def config(
         "disable_tqdm": True,
         "seed": options.seed,
         "data_seed": options.seed,
-        "max_length": options.max_length if hardware.packing else None,
-        "dataset_kwargs": {"skip_prepare_dataset": not hardware.packing},
         "dataloader_pin_memory": hardware.device != "cpu",
         # a fused update leaves no gradients to clip
         "max_grad_norm": 0.0 if optimizers.OPTIMIZERS[options.optimizer].needs_hook else 1.0,
         **hardware.fields,
+        **own,
     }
     known = _fields(kind)
-    return kind(**{**{k: v for k, v in fields.items() if k in known}, **passed_through(options)})
+    return kind(**{**{k: v for k, v in fields.items() if k in known}, **passed_through(options, kind)})
 
 
-def passed_through(options: Options) -> Mapping[str, Any]:
-    """The fields that `name=value` words set, cast as YAML reads them. Raises PipelineError."""
+def passed_through(options: TrainingOptions, kind: Any) -> Mapping[str, Any]:
+    """The fields of `kind` that `name=value` words set, cast as YAML reads them. Raises PipelineError."""
     import yaml
 
-    kind, out = _kind(options), dict[str, Any]()
+    out = dict[str, Any]()
     known = _fields(kind)
     for word in options.trainer:
         name, sign, value = word.partition("=")
@@ -93,13 +99,6 @@ def passed_through(options: Options) -> Mapping[str, Any]:
             raise PipelineError(where, f"got '{value}', which is no value", "Correct it.") from None
         out[name] = _number(read)
     return out
-
-
-def _kind(options: Options) -> Any:
-    from transformers import TrainingArguments
-    from trl import SFTConfig
-
-    return TrainingArguments if options.task == "classify" else SFTConfig
 
 
 def _fields(kind: Any) -> set[str]:

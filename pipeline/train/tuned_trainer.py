@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from pipeline.train import adapters, optimizers
-from pipeline.train.options import Options
+from pipeline.train.options import TrainingOptions
 
 
 class GroupedByLength(Sampler[int]):
@@ -43,7 +43,7 @@ class TunedTrainer(_Trainer):
     """Mixed in before a Trainer; `settings` say the optimizer, `options` the schedule."""
 
     def __init__(
-        self: Any, *, settings: optimizers.OptimizerSettings, options: Options, **kwargs: Any
+        self: Any, *, settings: optimizers.OptimizerSettings, options: TrainingOptions, **kwargs: Any
     ) -> None:
         self._settings, self._options = settings, options
         super().__init__(**kwargs)
@@ -75,9 +75,13 @@ class TunedTrainer(_Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in rows["input_ids"]]
+        lengths = self.lengths(rows)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return GroupedByLength(lengths, size, self.args.seed)
+
+    def lengths(self, rows: Any) -> list[int]:
+        """The tokens of each row."""
+        return [len(ids) for ids in rows["input_ids"]]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The Trainer's own way, except for methods whose saved form is not what trains."""

@@ -14,7 +14,10 @@ from transformers import TrainerCallback
 from pipeline.lines import LineFile
 from pipeline.progress import Display
 
-_SHOWN = ("loss", "eval_loss", "mean_token_accuracy", "learning_rate", "grad_norm")
+_SHOWN = (
+    "loss", "eval_loss", "mean_token_accuracy", "rewards/margins", "rewards/accuracies", "margin", "accuracy",
+    "eval_rewards/accuracies", "eval_accuracy", "learning_rate", "grad_norm",
+)  # fmt: skip
 
 
 class Metrics(TrainerCallback):

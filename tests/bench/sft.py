@@ -104,7 +104,7 @@ def data(options: Options, base: str) -> Data:
     template, phrasing = template_for(
         AutoTokenizer.from_pretrained(base), options.format, options.format_file
     )
-    return load(options, find_input(options, Path("runs")), template, phrasing, options.seed)
+    return load(options, find_input(options), template, phrasing, options.seed)
 
 
 def ours(options: Options, base: str, rows: Data, arm: str) -> tuple[float, float, Any]:
