@@ -27,7 +27,7 @@ from pipeline.train.losses import DPO, KTO, LOSSES
 from pipeline.train.methods import METHODS
 
 FEW = "--max-steps 4 --batch-size 2 --gradient-accumulation 1 --num-answers 0 --validation-frac 0.3".split()
-QUICK = ("pissa", "full", "prompt", "prefix", "bitfit", "diff-pruning")
+QUICK = ("pissa", "prompt", "bitfit")
 ON_PAIRS = [name for name, loss in LOSSES.items() if loss.trainer == DPO]
 
 

@@ -175,11 +175,10 @@ def cut_together(sides: Sequence[Encoded], length: int) -> list[Encoded]:
 
 
 def cut_begin(sides: Sequence[Encoded], length: int) -> list[Encoded]:
-    """The last `length` tokens of each side; no span where that is not the whole answer."""
+    """The last `length` tokens of each side: the end of an answer is never lost."""
     found = []
     for side in sides:
         ((begin, end),) = side.spans
         lost = max(0, end - length)
-        spans = ((begin - lost, end - lost),) if lost < begin else ()
-        found.append(Encoded(side.where, side.ids[lost:], spans))
+        found.append(Encoded(side.where, side.ids[lost:], ((max(0, begin - lost), end - lost),)))
     return found

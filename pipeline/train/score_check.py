@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.format.templates import Encoded
 from pipeline.train import targets
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # of scores whose size is about 1
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.05}  # of scores whose size is about 1
 _FIX = "This is a defect: please report model and tokenizer."
 
 

@@ -49,6 +49,8 @@ class Projection(TrainerCallback):
         gated = deltas(model, Gated)
         if gated and not next(iter(gated.values())).locked():
             project(model, self.sparsity)
+            # what was held-out best before is another, denser model, which nobody will get
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
 
 
 class TrainingState(TrainerCallback):
