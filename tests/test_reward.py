@@ -15,6 +15,7 @@ from preference_data import KIND, RUDE, facts, lines, pairs, write
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from pipeline import preferences
 from pipeline.errors import PipelineError, Stopped
 from pipeline.reward import main
 from pipeline.train import score_check, watch
@@ -193,6 +194,22 @@ def test_long_rows_keep_their_answers(model: Path) -> None:
     known = load(run)
     long = talk(KIND[0], "long " * 60)
     assert known.score([long])[0] == pytest.approx(known.score([long, talk(RUDE[0])])[0], abs=1e-4)
+
+
+def test_it_judges_answers_by_name_in_the_preferences_command(model: Path) -> None:
+    run = reward(model, write(pairs()))
+    asked = [row["prompt"] for row in pairs()[:4]]
+    rows = [{"id": f"p{i}", "prompt": one, "answers": [KIND[0], RUDE[0], "x"]} for i, one in enumerate(asked)]
+    given = write(rows, "asked.jsonl")
+    words = [str(given), "--num-answers", "0", "--judges", "reward", "--reward-model", str(run)]
+    assert preferences.main([*words, "--bad-rows", "drop", "--run", "judged"]) == 0
+    known = load(run)
+    for case in lines(Path("judged/answers.jsonl")):
+        talks = [[*case["prompt"], {"role": "assistant", "content": a["text"]}] for a in case["answers"]]
+        scores = [one["scores"]["reward"] for one in case["answers"]]
+        assert scores == pytest.approx(known.score(talks), abs=1e-3)
+    for pair in lines(Path("judged/preferences.jsonl")):
+        assert pair["score_chosen"] > pair["score_rejected"] and pair["provenance"]["judge"] == "reward"
 
 
 def test_the_newest_preferences_and_a_run_as_model_are_taken(
