@@ -174,8 +174,8 @@ def test_an_adapter_goes_on_from_itself_as_reference(model: Path) -> None:
     [
         (["--tuning", "lora"], "fp32"),
         (["--tuning", "full"], "bf16"),
-        (["--loss", "kto"], "fp32"),
-        (["--loss", "orpo"], "bf16"),
+        pytest.param(["--loss", "kto"], "fp32", marks=pytest.mark.slow),
+        pytest.param(["--loss", "orpo"], "bf16", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_weights(

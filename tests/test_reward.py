@@ -152,7 +152,7 @@ def test_every_tuning_method_trains_and_comes_back(model: Path, method: str) -> 
     assert load(run).score(said) == pytest.approx([row["score_chosen"], row["score_rejected"]], abs=2e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_stopped_run_resumes_to_the_same_weights(
     model: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from pipeline.train.trainer_fields import passed_through, trainer_config
 
 OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
 
+_HIGH = 1e-3
 _NOT_CONFIG = ("run", "resume", "overwrite", "show_mask")
 
 
@@ -187,10 +188,11 @@ class Job(ABC):
 
     def settings(self) -> OptimizerSettings:
         """The optimizer as the options say."""
-        options = self.options
+        options, own = self.options, adapters.METHODS[self.options.tuning].learning_rate
         return OptimizerSettings(
             options.optimizer,
-            learning_rate=options.learning_rate or self.rate * adapters.METHODS[options.tuning].learning_rate,
+            # methods whose own rate is high do not bear a higher one
+            learning_rate=options.learning_rate or min(self.rate * own, max(own, _HIGH)),
             weight_decay=options.weight_decay,
             layer_decay=options.layer_decay,
             rank=options.optimizer_rank,

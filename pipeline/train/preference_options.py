@@ -33,7 +33,7 @@ class PreferenceOptions(TrainingOptions):
         high=0.9,
         group=DATA,
     )
-    num_epochs: float = option(1.0, "passes over the data", low=0, group=TRAINING)
+    num_epochs: float = option(2.0, "passes over the data", low=0, group=TRAINING)
     batch_size: int = option(2, "pairs of a batch on each device", low=1, group=TRAINING)
     gradient_accumulation: int = option(4, "batches of an optimizer step", low=1, group=TRAINING)
 

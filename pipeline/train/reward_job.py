@@ -27,7 +27,8 @@ class RewardJob(PairJob):
 
     command = "reward"
     cut = staticmethod(cut_begin)  # the answer's end is what is scored
-    rate = 1.0
+    # of SFT's rate: LoRA on 240 pairs ranked 68% of held-out ones at 1e-3; 24 steps at 2e-4 showed nothing yet
+    rate = 5.0
     options: RewardOptions
 
     @classmethod
