@@ -1,4 +1,4 @@
-"""95% confidence intervals of shares and of means."""
+"""95% confidence intervals of shares, of means and of ratios."""
 
 from __future__ import annotations
 
@@ -45,3 +45,14 @@ def mean(values: Sequence[float]) -> Interval:
         return Interval(values[0], values[0], values[0], 1) if values else Interval(0.0, 0.0, 0.0, 0)
     middle, half = statistics.fmean(values), _Z * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(middle, middle - half, middle + half, len(values))
+
+
+def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Interval:
+    """The sum of `tops` over the sum of `bottoms`, pairs of independent draws, by linearisation."""
+    if not bottoms or not sum(bottoms):
+        return Interval(0.0, 0.0, 0.0, 0)
+    value = sum(tops) / sum(bottoms)
+    scale = statistics.fmean(bottoms)
+    rest = [(top - value * bottom) / scale for top, bottom in zip(tops, bottoms, strict=True)]
+    half = _Z * statistics.stdev(rest) / math.sqrt(len(rest)) if len(rest) > 1 else 0.0
+    return Interval(value, value - half, value + half, len(rest))

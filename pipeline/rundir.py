@@ -30,7 +30,8 @@ _OURS = tuple(
     " report.html diversity.json batches snapshot.npz model merged checkpoints tensorboard before.json"
     " preferences.jsonl best_of_n.jsonl prompts.jsonl findings.json export"
     " answers.jsonl mask_audit.json masks.html loss.svg loss.png rewards.svg rewards.png calibration.svg"
-    " calibration.png predictions.jsonl reference.json".split()
+    " calibration.png predictions.jsonl reference.json rollouts.jsonl value_model"
+    " scores.json failures.jsonl report.md journal-suggest.jsonl".split()
 )
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy", "trl", "peft")
 

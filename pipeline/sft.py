@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import run_command
 from pipeline.train.command import act, parsed, trainer_words
-from pipeline.train.options import Options
+from pipeline.train.sft_options import Options
 
 if TYPE_CHECKING:
     from pipeline.train.job import Job

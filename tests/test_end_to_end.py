@@ -34,6 +34,14 @@ def result(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
+def same(folder: Path, whole: Path) -> None:
+    """Of two runs the answers, one by one, and then all results: a failure shows where they part."""
+    one, other = ((run / "journal.jsonl").read_text(encoding="utf-8").splitlines() for run in (folder, whole))
+    apart = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    assert apart is None, f"answer {apart} differs:\n{one[apart]}\n{other[apart]}"
+    assert result(folder) == result(whole)
+
+
 def start_and_wait_for_answers(cwd: Path, count: int) -> subprocess.Popen[str]:
     """Start the run in r/; return once its journal holds `count` answers."""
     running = subprocess.Popen(
@@ -90,7 +98,7 @@ def test_the_ledger_in_run_json_adds_up_with_the_files(whole: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     assert run(tmp_path, *ARGS).stdout == "runs/selfinstruct-001/dataset\n"
-    assert result(tmp_path / "runs" / "selfinstruct-001") == result(whole)
+    same(tmp_path / "runs" / "selfinstruct-001", whole)
 
 
 def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_in_the_same_bytes(
@@ -105,7 +113,7 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_in_the_same_bytes(
     assert not (tmp_path / "r" / "DONE").exists()
     done = run(tmp_path, "--resume", "--run", "r")
     assert (done.returncode, done.stdout) == (0, "r/dataset\n"), done.stderr
-    assert result(tmp_path / "r") == result(whole)
+    same(tmp_path / "r", whole)
 
 
 def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -114,7 +122,7 @@ def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> Non
     running.communicate()
     done = run(tmp_path, "--resume", "--run", "r")
     assert (done.returncode, done.stdout) == (0, "r/dataset\n"), done.stderr
-    assert result(tmp_path / "r") == result(whole)
+    same(tmp_path / "r", whole)
 
 
 def test_chinese_with_a_model_that_cannot_write_it_ends_cleanly(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from pipeline.dedup.options import Options as DedupOptions
 from pipeline.judging.options import Options as PreferenceOptions
 from pipeline.selfinstruct import Options
 from pipeline.stages.pool import Plan
-from pipeline.train.options import Options as TrainingOptions
 from pipeline.train.preference_options import DPOOptions, RewardOptions
+from pipeline.train.rl_options import GRPOOptions, PPOOptions
+from pipeline.train.sft_options import Options as TrainingOptions
 
 REPO = Path(__file__).resolve().parent.parent
 MODULES = sorted((REPO / "pipeline").rglob("*.py"))
@@ -150,10 +151,11 @@ def test_every_option_of_preferences_is_read_too() -> None:
     assert not sorted({field.name for field in fields(PreferenceOptions)} - read)
 
 
-@pytest.mark.parametrize("options", [TrainingOptions, RewardOptions, DPOOptions])
+@pytest.mark.parametrize("options", [TrainingOptions, RewardOptions, DPOOptions, GRPOOptions, PPOOptions])
 def test_every_option_of_training_is_read_too(options: Any) -> None:
-    room, entry = REPO / "pipeline" / "train", REPO / "pipeline" / "sft.py"
-    rooms = {path: tree for path, tree in TREES.items() if path.parent == room or path == entry}
+    room, pipeline = REPO / "pipeline" / "train", REPO / "pipeline"
+    others = (pipeline / "sft.py", pipeline / "judging" / "prompt_rows.py")
+    rooms = {path: tree for path, tree in TREES.items() if path.parent == room or path in others}
     read = set().union(*(attributes(tree, "options", "_options", "tuning") for tree in rooms.values()))
     assert not sorted({field.name for field in fields(options)} - read)
 
@@ -248,7 +250,8 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
     trainers = "answer_head classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
-    training = [*tuners.split(), *trainers.split()]
+    learners = "ppo_math ppo_trainer rl_look rl_trainer rollouts row_order value_model"
+    training = [*tuners.split(), *trainers.split(), *learners.split()]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 
 

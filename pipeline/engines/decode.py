@@ -185,7 +185,7 @@ class Decoder:
         self.tokens_drawn += len(tokens)
         for sequence, token in zip(sequences, tokens, strict=True):
             if token in self.stop_ids:
-                sequence.finish_reason = "stop"
+                sequence.finish_reason, sequence.ended_with = "stop", token
                 continue
             sequence.sampled.append(token)
             if self._stopped(sequence):

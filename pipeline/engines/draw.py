@@ -16,7 +16,7 @@ def draw(
     """One token per row of `logits` (B, V): nucleus sampling by inverse CDF at the row's uniform number.
 
     Only tokens within e^-reach of the likeliest one are sorted; where these do not reach top_p the row is
-    sorted whole, so the result is that of the full sort.
+    sorted whole, so the result is that of the full sort. Where every token may come none is sorted.
     """
     temperature = torch.tensor([max(s.temperature, 1e-6) for s in samplings], device=logits.device)
     scaled = logits / temperature[:, None]
@@ -24,6 +24,12 @@ def draw(
     totals = scaled.exp().sum(-1).cpu().double().numpy()
     tokens = []
     for row, total, sampling, uniform in zip(scaled.cpu().numpy(), totals, samplings, uniforms, strict=True):
+        if sampling.top_p >= 1 and sampling.temperature:
+            reached = np.exp(row, dtype=np.float64).cumsum()
+            tokens.append(
+                min(int(np.searchsorted(reached, uniform * reached[-1], side="right")), len(row) - 1)
+            )
+            continue
         ids, cumulative = _ranked(row, np.flatnonzero(row > -reach), total)
         if cumulative[-1] < sampling.top_p:
             ids, cumulative = _ranked(row, np.arange(len(row)), total)

@@ -10,15 +10,7 @@ _ENGINE, _SERVER, _VLLM, _LIMITS = "engine", "openai engine", "vllm engine", "bu
 # Options that say how the answers are had, not which: a resumed run may change them.
 MANNER = (
     *("base_url", "api_key_env", "concurrency", "request_timeout", "max_retries", "gpu_memory_frac"),
-    *(
-        "max_requests",
-        "max_tokens_total",
-        "max_cost",
-        "prices",
-        "cache",
-        "cache_file",
-        "max_failed_frac",
-    ),
+    *("max_requests", "max_tokens_total", "max_cost", "prices", "cache", "cache_file", "max_failed_frac"),
 )
 
 

@@ -21,6 +21,7 @@ class Sequence_:
     prefix: int = 0
     sampled: list[int] = field(default_factory=list)
     finish_reason: str = ""
+    ended_with: int = -1  # the stop token, which is not among those sampled
 
     def __post_init__(self) -> None:
         self.uniform = np.random.default_rng(self.sampling.seed)

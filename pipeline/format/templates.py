@@ -95,13 +95,17 @@ class Template:
     def encode(self, conversation: Conversation) -> Encoded:
         """Tokens and proved spans. Raises Unproved."""
         messages = conversation.messages
-        for message in messages:
-            if found := self._special.search(message["content"]):
-                raise Unproved(SPECIAL, f"the {message['role']}'s text holds {found[0]!r}, a special token")
+        self.refuse_special(messages)
         text = self.render(messages)
         ids = self.ids(text)
         spans = tuple(self._spans(messages, text, ids))
         return Encoded(conversation.where, ids, spans)
+
+    def refuse_special(self, messages: Sequence[Message]) -> None:
+        """Look for texts that the tokenizer would read as special tokens. Raises Unproved."""
+        for message in messages:
+            if found := self._special.search(message["content"]):
+                raise Unproved(SPECIAL, f"the {message['role']}'s text holds {found[0]!r}, a special token")
 
     def _spans(self, messages: Sequence[Message], text: str, ids: list[int]) -> Iterator[tuple[int, int]]:
         for number, message in enumerate(messages):

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import PipelineError
 from pipeline.format.conversations import Message, conversations, turns
 from pipeline.format.sources import Source
-from pipeline.judging.options import AnswerOptions
 from pipeline.records import LANGUAGES, Prompt
 from pipeline.rows import Row
 from pipeline.stages.text import cjk_share
@@ -28,6 +27,30 @@ _CHINESE = 0.3  # share of Chinese characters from which a request counts as Chi
 _GIVEN = ("answers", "completions")
 _TEXTS = ("text", "response", "content")  # of a given answer
 _FIX = "Fix the row, or leave such rows out with --bad-rows drop."
+
+
+class Reading(Protocol):
+    """The options that say what becomes of the rows."""
+
+    @property
+    def bad_rows(self) -> str:
+        """What becomes of rows that cannot be used: "refuse" or "drop"."""
+        ...
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts to draw; 0: all."""
+        ...
+
+    @property
+    def constraints(self) -> int:
+        """Constraints to add, at most; 0: none."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """Times that a prompt is taken, with other constraints."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class PromptRows:
         self.dropped.append(row)
 
 
-def read_prompts(options: AnswerOptions, sources: Sequence[Source], seed: int) -> PromptRows:
+def read_prompts(options: Reading, sources: Sequence[Source], seed: int) -> PromptRows:
     """Read all prompts, draw as many as wanted and add constraints.
 
     Raises PipelineError for the first bad row, unless `options.bad_rows` is "drop".

@@ -11,9 +11,9 @@ from pipeline.errors import PipelineError
 from pipeline.lines import LineFile
 from pipeline.train import adapters, labelled
 from pipeline.train.job import Job
-from pipeline.train.options import Options, refuse_options_of
 from pipeline.train.outcome import training_facts
 from pipeline.train.policy import policy
+from pipeline.train.sft_options import Options, refuse_options_of
 
 METRICS = ("accuracy", "precision", "recall", "f1")
 

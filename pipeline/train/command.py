@@ -9,10 +9,10 @@ from typing import TypeVar
 from pipeline.config import parse
 from pipeline.errors import PipelineError
 from pipeline.rundir import resumable
-from pipeline.train.options import TrainingOptions
+from pipeline.train.options import BaseOptions
 
 _TRAINER = "--trainer."
-OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
+OptionsT = TypeVar("OptionsT", bound=BaseOptions)
 
 
 def parsed(cls: type[OptionsT], argv: list[str], name: str, doc: str, runs: Path) -> OptionsT:

@@ -13,7 +13,7 @@ from pipeline.lines import StoredRows
 def draw(metrics: Path, folder: Path, title: str) -> None:
     """Write loss.svg and loss.png: training and held-out loss by optimizer step."""
     figure, (axes,) = panels(1)
-    _by_step(axes, list(StoredRows(metrics)), "loss", "loss (nats a token)")
+    by_step(axes, list(StoredRows(metrics)), "loss", "loss (nats a token)")
     axes.set_title(title)
     write(figure, folder, "loss")
 
@@ -22,8 +22,8 @@ def draw_rewards(metrics: Path, folder: Path) -> None:
     """Write rewards.svg and rewards.png: margins and accuracies of the implied rewards by step."""
     figure, (left, right) = panels(2)
     rows = list(StoredRows(metrics))
-    _by_step(left, rows, "rewards/margins", "reward of the chosen answer over the rejected one's")
-    _by_step(right, rows, "rewards/accuracies", "pairs in which it is higher")
+    by_step(left, rows, "rewards/margins", "reward of the chosen answer over the rejected one's")
+    by_step(right, rows, "rewards/accuracies", "pairs in which it is higher")
     write(figure, folder, "rewards")
 
 
@@ -55,9 +55,10 @@ def write(figure: Any, folder: Path, name: str) -> None:
     pyplot.close(figure)
 
 
-def _by_step(axes: Any, rows: Sequence[dict[str, Any]], metric: str, label: str) -> None:
+def by_step(axes: Any, rows: Sequence[dict[str, Any]], metric: str, label: str) -> None:
+    """Draw a metric and its held-out counterpart `eval_METRIC` by optimizer step."""
     for name, curve, style in ((metric, "training", "-"), (f"eval_{metric}", "held out", "o-")):
-        points = [(row["step"], row[name]) for row in rows if name in row]
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=curve, markersize=4)
     axes.set(xlabel="optimizer step", ylabel=label)

@@ -25,6 +25,7 @@ _MOST_SHOTS = 3
 _MAKERS = {  # what such rows are, the command that makes them, and what else it makes
     "kept.jsonl": ("dataset", "selfinstruct", "dataset"),
     "preferences.jsonl": ("preferences", "preferences", "config.yaml"),
+    "prompts.jsonl": ("prompts with verifiers", "preferences", "config.yaml"),
 }
 
 

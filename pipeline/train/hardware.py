@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.engines.device import native_bf16
 from pipeline.errors import PipelineError
 from pipeline.train.methods import METHODS
-from pipeline.train.options import TrainingOptions
+from pipeline.train.options import BaseOptions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Hardware:
         }
 
 
-def choose(options: TrainingOptions) -> Hardware:
+def choose(options: BaseOptions) -> Hardware:
     """Resolve what is "auto". Raises PipelineError for what this machine cannot do."""
     from torch import cuda
 

@@ -24,23 +24,23 @@ from pipeline.train.checkpoints import newest
 from pipeline.train.curves import draw
 from pipeline.train.data import Input, find_input, newest_run
 from pipeline.train.optimizers import OptimizerSettings
-from pipeline.train.options import TrainingOptions
+from pipeline.train.options import BaseOptions
 from pipeline.train.policy import base_model, fitting
 from pipeline.train.trainer_fields import passed_through, trainer_config
 
-OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
+OptionsT = TypeVar("OptionsT", bound=BaseOptions)
 
 _HIGH = 1e-3
 _NOT_CONFIG = ("run", "resume", "overwrite", "show_mask")
 
 
-def run(kind: type[Job], options: TrainingOptions, root: Path) -> int:
+def run(kind: type[Job], options: BaseOptions, root: Path) -> int:
     """Train in a run directory and print where the model is; returns the exit code.
 
     Raises PipelineError, Stopped.
     """
     options = kind.completed(options, root)
-    given = find_input(options, kind.rows)
+    given = kind.find(options)
     config = {name: value for name, value in as_dict(options).items() if name not in _NOT_CONFIG}
     target = RunDir(Path(options.run) if options.run else next_name(root, kind.command))
     inputs = given.digests
@@ -50,7 +50,7 @@ def run(kind: type[Job], options: TrainingOptions, root: Path) -> int:
         return 0
     base = base_model(options)
     passed_through(options, kind.config_class(options))
-    options = fitting(options, base)
+    options = kind.fitted(options, base)
     machine = hardware.choose(options)
     kind.check(options)
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
@@ -72,6 +72,7 @@ class Job(ABC):
     command: ClassVar[str]
     rows: ClassVar[str] = "kept.jsonl"  # the file of a run of ours that is read
     rate: ClassVar[float] = 1.0  # learning rate over the tuning method's own
+    stops_every = 1  # steps between two at which a run can be left and gone on with
 
     def __init__(
         self,
@@ -117,9 +118,19 @@ class Job(ABC):
 
         Raises PipelineError.
         """
-        if options.data or options.mix:
+        if options.data or getattr(options, "mix", ()):
             return options
         return replace(options, data=(str(newest_run(root, cls.rows)),))
+
+    @classmethod
+    def find(cls, options: Any) -> Input:
+        """The rows that the options name. Raises PipelineError."""
+        return find_input(options, cls.rows)
+
+    @classmethod
+    def fitted(cls, options: Any, base: str) -> Any:
+        """The options as the model and the adapter allow them. Raises PipelineError."""
+        return fitting(options, base)
 
     @classmethod
     @abstractmethod
@@ -163,9 +174,9 @@ class Job(ABC):
         """A trainer of class `kind` for a tuned model; `fields` go to its configuration, `more` to itself."""
         from transformers import PrinterCallback
 
-        options, (model, tuning) = self.options, tuned
+        options, (model, tuning), settings = self.options, tuned, self.settings()
         trainer = kind(
-            settings=self.settings(),
+            settings=settings,
             options=options,
             model=model,
             args=trainer_config(
@@ -173,7 +184,7 @@ class Job(ABC):
                 options,
                 self.machine,
                 self.folder,
-                {"learning_rate": self.settings().learning_rate, **fields},
+                {"learning_rate": settings.learning_rate, **fields},
                 validates=validation is not None,
             ),
             train_dataset=train,
@@ -215,26 +226,21 @@ class Job(ABC):
         return found
 
     def _train(self, trainer: Any, checkpoint: Path | None) -> float:
+        from torch.utils.tensorboard import SummaryWriter
         from transformers import EarlyStoppingCallback
         from transformers.integrations import TensorBoardCallback
 
         from pipeline.train.watch import Stop
 
-        stop, options = Stop(), self.options
+        stop, options = Stop(self.stops_every), self.options
         if options.early_stopping and trainer.eval_dataset is not None:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         began = time.monotonic()
         trainer.add_callback(stop)
-        trainer.add_callback(TensorBoardCallback(_writer(self.folder / "tensorboard")))
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard"))))
         with stop.listening(), disk_errors(self.folder):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked:
             step = trainer.state.global_step
             raise Stopped(f"Stopped after step {step}. --run {self.folder} --resume goes on.")
         return time.monotonic() - began
-
-
-def _writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder))

@@ -13,7 +13,7 @@ from pipeline.format.conversations import conversations
 from pipeline.format.mixing import split
 from pipeline.rows import Row
 from pipeline.train.data import Input, gather
-from pipeline.train.options import Options
+from pipeline.train.sft_options import Options
 
 
 @dataclass(frozen=True)

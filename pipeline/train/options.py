@@ -1,11 +1,10 @@
-"""The options that all training commands share, in groups, and those of `python -m pipeline.sft`."""
+"""The options that training commands share, in groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pipeline.config import option
-from pipeline.errors import PipelineError
 from pipeline.format.formats import FORMATS
 from pipeline.train.methods import METHODS
 from pipeline.train.optimizers import OPTIMIZERS
@@ -17,8 +16,8 @@ AUTO = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """What is trained on, and how it is written."""
+class SourceOptions:
+    """What is read, what is held out, and how it is written."""
 
     data: tuple[str, ...] = option(
         (),
@@ -28,6 +27,29 @@ class DataOptions:
         positional=True,
         group=DATA,
     )
+    validation_frac: float = option(
+        0.1,
+        "share of the instructions held out; rows with the same instruction stay together",
+        low=0,
+        high=0.9,
+        group=DATA,
+    )
+    bad_rows: str = option(
+        "refuse",
+        "what becomes of rows that cannot be trained on; drop: they go to dropped.jsonl with the reason",
+        choices=("refuse", "drop"),
+        group=DATA,
+    )
+    format: str = option(
+        "chat", "how examples are written", choices=tuple(FORMATS), metavar="NAME", group=FORMAT
+    )
+    format_file: str = option("", "a chat template of your own (Jinja) instead", metavar="FILE", group=FORMAT)
+
+
+@dataclass(frozen=True)
+class DataOptions(SourceOptions):
+    """Mixtures of data with answers, and how long a row may be."""
+
     mix: tuple[str, ...] = option(
         (),
         "the same as a mixture, each with its weight (a.jsonl=0.7 b=0.3); without weights in proportion to "
@@ -48,23 +70,6 @@ class DataOptions:
         high=0.9,
         group=DATA,
     )
-    validation_frac: float = option(
-        0.1,
-        "share of the instructions held out; rows with the same instruction stay together",
-        low=0,
-        high=0.9,
-        group=DATA,
-    )
-    bad_rows: str = option(
-        "refuse",
-        "what becomes of rows that cannot be trained on; drop: they go to dropped.jsonl with the reason",
-        choices=("refuse", "drop"),
-        group=DATA,
-    )
-    format: str = option(
-        "chat", "how examples are written", choices=tuple(FORMATS), metavar="NAME", group=FORMAT
-    )
-    format_file: str = option("", "a chat template of your own (Jinja) instead", metavar="FILE", group=FORMAT)
     max_length: int = option(
         2048, "tokens of a row, prompt and answers; what is longer is cut", low=8, group=FORMAT
     )
@@ -121,14 +126,8 @@ class OptimisationOptions:
     layer_decay: float = option(
         1.0, "each layer's learning rate over that of the next; 1: the same", low=0.01, high=1, group=TRAINING
     )
-    neftune: float = option(
-        0.0, "noise on embeddings (NEFTune's alpha, 5 say); 0: none", low=0, group=TRAINING
-    )
     eval_every: int = option(
         0, "steps between two looks at the held-out loss; 0: each epoch", low=0, group=TRAINING
-    )
-    early_stopping: int = option(
-        0, "looks without a better held-out loss after which to stop; 0: never", low=0, group=TRAINING
     )
 
 
@@ -181,7 +180,7 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True)
-class TrainingOptions(DataOptions, TuningOptions, OptimisationOptions, MachineOptions, RunOptions):
+class BaseOptions(SourceOptions, TuningOptions, OptimisationOptions, MachineOptions, RunOptions):
     """What every training command reads."""
 
     @property
@@ -194,44 +193,24 @@ class TrainingOptions(DataOptions, TuningOptions, OptimisationOptions, MachineOp
         """Several rows in one sequence, where a command can do that."""
         return "off"
 
+    @property
+    def neftune(self) -> float:
+        """Noise on embeddings, where a command can do that."""
+        return 0.0
+
+    @property
+    def early_stopping(self) -> int:
+        """Looks without a better held-out loss after which to stop, where there is one; 0: never."""
+        return 0
+
 
 @dataclass(frozen=True)
-class Options(TrainingOptions, AnswerOptions):
-    """Every option of `python -m pipeline.sft`, as a flag and as a YAML key."""
+class TrainingOptions(DataOptions, BaseOptions):
+    """What every command reads that trains on given answers."""
 
-    task: str = option(
-        "causal",
-        "what is learnt: to answer, or to tell to which class a text belongs",
-        choices=("causal", "classify"),
-        group=TUNING,
+    neftune: float = option(
+        0.0, "noise on embeddings (NEFTune's alpha, 5 say); 0: none", low=0, group=TRAINING
     )
-    packing: str = option(
-        "auto",
-        "several rows in one sequence without losing any (bfd_split); auto: on a GPU",
-        choices=AUTO,
-        group=MACHINE,
+    early_stopping: int = option(
+        0, "looks without a better held-out loss after which to stop; 0: never", low=0, group=TRAINING
     )
-    text_field: str = option(
-        "",
-        "field that is classified; none: 'text', else the whole example, its parts apart by blank lines",
-        metavar="NAME",
-        group=CLASSES,
-    )
-    label_field: str = option(
-        "label", "field with the class: text, a whole number, true or false", metavar="NAME", group=CLASSES
-    )
-
-
-_ONLY = {  # options that one task alone reads
-    "causal": ("format", "format_file", "show_mask", "packing", "num_answers", "max_new_tokens"),
-    "classify": ("text_field", "label_field"),
-}
-
-
-def refuse_options_of(task: str, options: Options) -> None:
-    """Refuse options that `task` alone reads. Raises PipelineError."""
-    plain = Options()
-    for name in _ONLY[task]:
-        if getattr(options, name) not in (getattr(plain, name), "off"):
-            flag = "--" + name.replace("_", "-")
-            raise PipelineError(flag, f"it has no meaning for --task {options.task}", "Leave it out.")

@@ -13,15 +13,16 @@ from pipeline.errors import PipelineError
 from pipeline.records import read_text
 from pipeline.train import adapters
 from pipeline.train.hardware import Hardware
-from pipeline.train.options import TrainingOptions
+from pipeline.train.options import BaseOptions, TrainingOptions
 
-OptionsT = TypeVar("OptionsT", bound=TrainingOptions)
+OptionsT = TypeVar("OptionsT", bound=BaseOptions)
+RowsT = TypeVar("RowsT", bound=TrainingOptions)
 _WHOLE = ("full", "bitfit", "ln", "last-k", "diff-pruning", "fish-mask")  # train weights of the model itself
 _SCORED = 64  # rows from which fish-mask takes its scores
 
 
 def policy(
-    options: TrainingOptions,
+    options: BaseOptions,
     machine: Hardware,
     base: str,
     rows: Sequence[Mapping[str, Any]],
@@ -54,7 +55,7 @@ def policy(
     return adapters.attach(model, tuning, batches=_batches(options, rows)), tuning
 
 
-def base_model(options: TrainingOptions) -> str:
+def base_model(options: BaseOptions) -> str:
     """The directory (or hub id) of the model to train; a classifier may be the embedded encoder.
 
     Raises PipelineError.
@@ -64,15 +65,24 @@ def base_model(options: TrainingOptions) -> str:
     return language_model(options.model)
 
 
-def fitting(options: OptionsT, base: str) -> OptionsT:
+def window(base: str) -> int | None:
+    """Tokens that the model reads at most; None where it does not say."""
+    from transformers import AutoConfig
+
+    return getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
+
+
+def fitting(options: RowsT, base: str) -> RowsT:
     """The options with rows no longer than the model reads, and with the method of `--adapter`.
 
     Raises PipelineError if there is no such adapter.
     """
-    from transformers import AutoConfig
+    options = replace(options, max_length=min(options.max_length, window(base) or options.max_length))
+    return with_adapter(options)
 
-    longest = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
-    options = replace(options, max_length=min(options.max_length, longest or options.max_length))
+
+def with_adapter(options: OptionsT) -> OptionsT:
+    """The options with the method of `--adapter`, if there is one. Raises PipelineError."""
     if not options.adapter:
         return options
     path = Path(options.adapter) / "model" / "tuning.json"
@@ -86,7 +96,7 @@ def fitting(options: OptionsT, base: str) -> OptionsT:
     return replace(options, tuning=facts["method"])
 
 
-def _base(options: TrainingOptions, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:
+def _base(options: BaseOptions, base: str, dtype: Any, head: Mapping[str, Any]) -> Any:
     more = dict(head)
     if options.quantize == "4bit":
         from transformers import BitsAndBytesConfig
@@ -98,7 +108,7 @@ def _base(options: TrainingOptions, base: str, dtype: Any, head: Mapping[str, An
     return kind.from_pretrained(base, dtype=dtype, use_safetensors=True, **more)
 
 
-def _batches(options: TrainingOptions, rows: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+def _batches(options: BaseOptions, rows: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
     """Some rows one by one, for a method that looks at the data first."""
     import torch
 
@@ -114,6 +124,6 @@ def _batches(options: TrainingOptions, rows: Sequence[Mapping[str, Any]]) -> Seq
     ]
 
 
-def _steps(options: TrainingOptions, rows: int) -> int:
+def _steps(options: BaseOptions, rows: int) -> int:
     each = -(-rows // (options.batch_size * options.gradient_accumulation))
     return options.max_steps or max(1, round(each * options.num_epochs))

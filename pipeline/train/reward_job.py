@@ -27,7 +27,7 @@ class RewardJob(PairJob):
 
     command = "reward"
     cut = staticmethod(cut_begin)  # the answer's end is what is scored
-    # of SFT's rate: LoRA on 240 pairs ranked 68% of held-out ones at 1e-3; 24 steps at 2e-4 showed nothing yet
+    # of SFT's rate: LoRA on 240 pairs ranked 68% of held-out ones at 1e-3; 24 steps at 2e-4 showed nothing
     rate = 5.0
     options: RewardOptions
 

@@ -13,9 +13,9 @@ from pipeline.train import adapters
 from pipeline.train.answers import answer
 from pipeline.train.audited_job import AuditedJob
 from pipeline.train.data import Data, as_dataset, load
-from pipeline.train.options import Options, refuse_options_of
 from pipeline.train.outcome import report
 from pipeline.train.policy import policy
+from pipeline.train.sft_options import Options, refuse_options_of
 
 
 class SFTJob(AuditedJob):

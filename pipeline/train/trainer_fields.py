@@ -11,7 +11,7 @@ from pipeline.config import unknown
 from pipeline.errors import PipelineError
 from pipeline.train import optimizers
 from pipeline.train.hardware import Hardware
-from pipeline.train.options import TrainingOptions
+from pipeline.train.options import BaseOptions
 
 _OURS = {
     "learning_rate": "--learning-rate", "num_train_epochs": "--num-epochs", "max_steps": "--max-steps",
@@ -26,12 +26,18 @@ _OURS = {
     "loss_type": "--loss", "beta": "--beta", "label_smoothing": "--label-smoothing", "truncation_mode": "",
     "precompute_ref_log_probs": "--precompute-reference", "precompute_ref_batch_size": "",
     "per_device_eval_batch_size": "", "train_sampling_strategy": "", "pad_token": "",
+    "num_generations": "--num-generations", "max_completion_length": "--max-completion-length",
+    "temperature": "--temperature", "top_p": "--top-p", "top_k": "", "epsilon": "--epsilon",
+    "num_iterations": "--num-iterations", "steps_per_generation": "--num-minibatches",
+    "generation_batch_size": "", "scale_rewards": "--scale-rewards", "use_vllm": "--rollouts",
+    "mask_truncated_completions": "--mask-truncated", "reward_weights": "--reward",
+    "save_steps": "--eval-every", "save_strategy": "", "remove_unused_columns": "",
 }  # fmt: skip
 
 
 def trainer_config(
     kind: Any,
-    options: TrainingOptions,
+    options: BaseOptions,
     hardware: Hardware,
     folder: Path,
     own: Mapping[str, Any],
@@ -75,7 +81,7 @@ def trainer_config(
     return kind(**{**{k: v for k, v in fields.items() if k in known}, **passed_through(options, kind)})
 
 
-def passed_through(options: TrainingOptions, kind: Any) -> Mapping[str, Any]:
+def passed_through(options: BaseOptions, kind: Any) -> Mapping[str, Any]:
     """The fields of `kind` that `name=value` words set, cast as YAML reads them. Raises PipelineError."""
     import yaml
 

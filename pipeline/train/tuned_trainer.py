@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import get_length_grouped_indices
-
 from pipeline.train import adapters, optimizers
-from pipeline.train.options import TrainingOptions
-
-
-class GroupedByLength(Sampler[int]):
-    """Rows of near-equal length together, in an order that seed and epoch alone decide."""
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each pass."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator()
-        generator.manual_seed(1_000_003 * self._seed + self._epoch)
-        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
-
+from pipeline.train.options import BaseOptions
+from pipeline.train.row_order import GroupedByLength
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -43,7 +19,7 @@ class TunedTrainer(_Trainer):
     """Mixed in before a Trainer; `settings` say the optimizer, `options` the schedule."""
 
     def __init__(
-        self: Any, *, settings: optimizers.OptimizerSettings, options: TrainingOptions, **kwargs: Any
+        self: Any, *, settings: optimizers.OptimizerSettings, options: BaseOptions, **kwargs: Any
     ) -> None:
         self._settings, self._options = settings, options
         super().__init__(**kwargs)

@@ -16,7 +16,8 @@ from pipeline.progress import Display
 
 _SHOWN = (
     "loss", "eval_loss", "mean_token_accuracy", "rewards/margins", "rewards/accuracies", "margin", "accuracy",
-    "eval_rewards/accuracies", "eval_accuracy", "learning_rate", "grad_norm",
+    "eval_rewards/accuracies", "eval_accuracy", "reward", "completions/mean_length", "kl/answer",
+    "value/explained_variance", "eval_reward", "eval_satisfied", "learning_rate", "grad_norm",
 )  # fmt: skip
 
 
@@ -32,7 +33,7 @@ class Metrics(TrainerCallback):
         """Write one record."""
         record = {"step": state.global_step, **(logs or {})}
         self._file.append([record])
-        shown = ", ".join(f"{name} {record[name]:.4g}" for name in _SHOWN if name in record)
+        shown = ", ".join(f"{name} {record[name]:.4g}" for name in _SHOWN if record.get(name) is not None)
         if shown:
             self._display.step(f"step {state.global_step}/{state.max_steps}: {shown}")
 
@@ -42,14 +43,17 @@ class Metrics(TrainerCallback):
 
 
 class Stop(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second one at once."""
+    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second one at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    `every`: steps that belong together, and are finished first.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.asked, self._every = False, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Save and stop if that was asked for."""
-        if self.asked:
+        if self.asked and state.global_step % self._every == 0:
             control.should_save = control.should_training_stop = True
         return control
 

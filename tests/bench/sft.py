@@ -35,7 +35,7 @@ from pipeline.format.templates import Encoded, template_for
 from pipeline.train import hardware, trained
 from pipeline.train.data import Data, find_input, load
 from pipeline.train.methods import METHODS
-from pipeline.train.options import Options
+from pipeline.train.sft_options import Options
 
 ARMS = ("ours", "trl", "trl-defaults")
 BATCH = 8  # rows evaluated together

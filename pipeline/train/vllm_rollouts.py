@@ -1,0 +1,42 @@
+"""Answers drawn by vLLM through TRL: what its configuration needs, and what vLLM needs on a CPU."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+
+def prepare(device: str) -> dict[str, Any]:
+    """Fields of TRL's configuration; on a CPU vLLM is prepared for weights that change. Raises PipelineError.
+
+    Colocate mode, vLLM in this process, is the default; `--trainer.vllm_mode server` asks a server that
+    `trl vllm-serve` started, which wants GPUs.
+    """
+    if find_spec("vllm") is None:
+        fix = "Install vLLM, or draw with --rollouts transformers."
+        raise PipelineError("--rollouts vllm", "vllm is not installed", fix)
+    if device == "cpu":
+        _on_cpu()
+    return {"use_vllm": True, "vllm_mode": "colocate"}
+
+
+def _on_cpu() -> None:
+    """Keep vLLM in this process, and its weights as they are given.
+
+    On a CPU it packs every weight for its own kernels when it loads and forgets the one it was given: there
+    would be nothing left to write the policy's new weights to.
+    """
+    import torch
+    from vllm.model_executor.layers import utils
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+
+    def plain(layer: Any, remove_weight: bool) -> None:
+        """Multiply by the weight as it stands."""
+        layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = plain

@@ -1,0 +1,25 @@
+"""Rewards for tests, as a user would write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def letters(prompts: list[Any], answers: list[str]) -> list[float]:
+    """The share of an answer's characters that are ASCII letters."""
+    return [sum(c.isascii() and c.isalpha() for c in text) / max(1, len(text)) for text in answers]
+
+
+def one(prompts: list[Any], answers: list[str]) -> list[float]:
+    """The same for all."""
+    return [1.0] * len(answers)
+
+
+def sometimes(prompts: list[Any], answers: list[str]) -> list[float | None]:
+    """Nothing for answers of an even length."""
+    return [None if len(text) % 2 == 0 else float(len(text)) for text in answers]
+
+
+def broken(prompts: list[Any], answers: list[str]) -> list[float]:
+    """Fails."""
+    return [1 / 0 for _ in answers]
