@@ -21,7 +21,7 @@ test: .venv/ready
 # vLLM in the process is tested in its own environment, everything else in the project's.
 test-all: .venv/ready $(if $(ON_LINUX),.venv-vllm/ready)
 	$(PY) -m pytest $(ARGS)
-	$(if $(ON_LINUX),$(VLLM) -m pytest tests/test_contract.py tests/test_vllm.py -k "vllm_inprocess or ctrl_c or merging" $(ARGS))
+	$(if $(ON_LINUX),$(VLLM) -m pytest tests/test_contract.py tests/test_vllm.py tests/test_rl_vllm.py -k "vllm_inprocess or ctrl_c or merging or draws_from" $(ARGS))
 
 lint: .venv/ready
 	$(PY) -m ruff check pipeline tests

@@ -27,8 +27,8 @@ def test_vllm_draws_from_the_policy_as_it_is_now(command: str, tmp_path: Path) -
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = (
         f"-m pipeline.{command} prompts.jsonl --rollouts vllm --reward rl_rewards:letters --max-steps 3 "
-        "--batch-size 4 --gradient-accumulation 1 --max-completion-length 16 --max-prompt-length 128 --num-held-out 0 "
-        "--num-generations 4 --num-iterations 1 --learning-rate 0.002 --warmup-frac 0 --max-truncated-frac 1 "
+        "--batch-size 4 --gradient-accumulation 1 --max-completion-length 16 --max-prompt-length 128 "
+        "--num-held-out 0 --num-generations 4 --num-iterations 1 --learning-rate 0.002 --warmup-frac 0 --max-truncated-frac 1 "
         "--no-mask-truncated --trainer.vllm_max_model_length 256 --run out"
     )
     environment = {
@@ -38,7 +38,12 @@ def test_vllm_draws_from_the_policy_as_it_is_now(command: str, tmp_path: Path) -
         "VLLM_CPU_KVCACHE_SPACE": "2",
     }
     done = subprocess.run(
-        [sys.executable, *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, *words.split()],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     steps = [row for row in lines(tmp_path / "out" / "metrics.jsonl") if "reward" in row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,3 +41,24 @@ def _on_cpu() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = plain
+    _hide_llvmlite()
+
+
+def _hide_llvmlite() -> None:
+    """Where vLLM looks for kernels in every loaded module it stumbles over llvmlite's library object.
+
+    That one, loaded with our compiled loops, answers to every name, `__dict__` too.
+    """
+    from vllm.triton_utils import dispatcher
+
+    rebind = dispatcher._rebind_kernels
+
+    def without(overrides: Any) -> None:
+        """Look through the others."""
+        hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("llvmlite")}
+        try:
+            rebind(overrides)
+        finally:
+            sys.modules.update(hidden)
+
+    dispatcher._rebind_kernels = without
