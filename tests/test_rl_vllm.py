@@ -28,8 +28,8 @@ def test_vllm_draws_from_the_policy_as_it_is_now(command: str, tmp_path: Path) -
     words = (
         f"-m pipeline.{command} prompts.jsonl --rollouts vllm --reward rl_rewards:letters --max-steps 3 "
         "--batch-size 4 --gradient-accumulation 1 --max-completion-length 16 --max-prompt-length 128 "
-        "--num-held-out 0 --num-generations 4 --num-iterations 1 --learning-rate 0.002 --warmup-frac 0 --max-truncated-frac 1 "
-        "--no-mask-truncated --trainer.vllm_max_model_length 256 --run out"
+        "--num-held-out 0 --num-generations 4 --num-iterations 1 --learning-rate 0.002 --warmup-frac 0 "
+        "--max-truncated-frac 1 --no-mask-truncated --trainer.vllm_max_model_length 256 --run out"
     )
     environment = {
         **os.environ,
