@@ -20,10 +20,16 @@ TOP_P = st.floats(0.01, 1)
 
 
 def textbook(logits: list[float], temperature: float, top_p: float, uniform: float) -> int:
-    """Sort everything, cut where top_p is reached, renormalise, invert the cumulative distribution."""
+    """Sort everything, cut where top_p is reached, renormalise, invert the cumulative distribution.
+
+    Where nothing is cut nothing is sorted.
+    """
     scaled = torch.tensor([logits]) / torch.tensor([[temperature]])
     scaled -= scaled.max()
     row, total = scaled[0].numpy(), float(scaled.exp().sum())
+    if top_p >= 1:
+        reached = list(accumulate(float(np.exp(np.float64(one))) for one in row))
+        return next((n for n, c in enumerate(reached) if c > uniform * reached[-1]), len(row) - 1)
     order = sorted(range(len(row)), key=lambda i: (-row[i], i))
     cumulative = [c / total for c in accumulate(float(np.exp(np.float64(row[i]))) for i in order)]
     size = next((n for n, c in enumerate(cumulative, 1) if c >= top_p), len(order))
@@ -34,6 +40,7 @@ def textbook(logits: list[float], temperature: float, top_p: float, uniform: flo
 @settings(deadline=None, max_examples=400, derandomize=True)
 @given(ROWS, TEMPERATURE, TOP_P, UNIFORM)
 @example([0.0, 0.0], 1.0, 1.0, 0.5)  # exactly on the border of two tokens: the second
+@example([0.0, 0.0], 1.0, 0.9999999, 0.5)
 def test_a_draw_equals_the_textbook_with_a_full_sort(logits, temperature, top_p, uniform):
     found = draw(torch.tensor([logits]), [Sampling(temperature, top_p)], [uniform])
     assert found == [textbook(logits, temperature, top_p, uniform)]
@@ -67,9 +74,19 @@ def test_a_flat_row_is_drawn_from_as_a_whole():
     # 200 equal logits and one far below: the last token of the full sort has e^-9 / 200 = 6e-7 of the whole
     logits = torch.zeros(1, 201)
     logits[0, 50] = -9.0
-    assert draw(logits, [Sampling(1.0, 1.0)], [1 - 5e-7]) == [50]
-    assert draw(logits, [Sampling(1.0, 1.0)], [1 - 7e-7]) == [200]
-    assert draw(logits, [Sampling(1.0, 1.0)], [0.0]) == [0]
+    nearly = Sampling(1.0, 1 - 1e-9)
+    assert draw(logits, [nearly], [1 - 5e-7]) == [50]
+    assert draw(logits, [nearly], [1 - 7e-7]) == [200]
+    assert draw(logits, [nearly], [0.0]) == [0]
+
+
+def test_without_a_nucleus_the_tokens_keep_their_order():
+    logits = torch.tensor([[0.0, 3.0, -torch.inf, 1.0]])
+    p = np.exp([0.0, 3.0, -np.inf, 1.0])
+    p /= p.sum()
+    for token, below, above in ((0, 0.0, p[0]), (1, p[0], p[0] + p[1]), (3, p[0] + p[1], 1.0)):
+        for uniform in (below + 1e-6, above - 1e-6):
+            assert draw(logits, [Sampling(1.0, 1.0)], [uniform]) == [token]
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)

@@ -101,7 +101,7 @@ def test_a_directory_that_cannot_be_loaded_is_an_error_for_the_user(tmp_path):
 
 
 def test_the_answer_is_cut_before_the_first_stop_string(engine):
-    setting = {"temperature": 1.0, "max_tokens": 80, "seed": 4}
+    setting = {"temperature": 1.0, "max_tokens": 80, "seed": 6}
     free = ask(engine, Request("Name a river.", sampling=Sampling(**setting)))[0].text
     found = re.search(r"[a-zA-Z0-9 ]{2}", free[4:])
     assert found, "the random model wrote no two plain letters: choose another seed"
