@@ -23,6 +23,7 @@ from pipeline.format.conversations import Conversation
 from pipeline.format.templates import template_for
 from pipeline.sft import main as sft
 from pipeline.train import adapters, answer_head, pair_trainers, trained, watch
+from pipeline.train.dpo_job import ending
 from pipeline.train.losses import DPO, KTO, LOSSES
 from pipeline.train.methods import METHODS
 
@@ -82,6 +83,22 @@ def test_the_policy_learns_to_prefer_what_was_preferred(
     answers = lines(run / "answers.jsonl")
     assert len(answers) == 2 and set(answers[0]) >= {"messages", "reference", "before", "after"}
     assert json.loads((run / "model" / "generation_config.json").read_text())["eos_token_id"]
+
+
+def test_answers_that_no_longer_end_are_told_of_with_a_remedy() -> None:
+    fewer = {"before": 10, "after": 7, "of": 10}
+    (said,) = ending(fewer, ["sigmoid"])
+    assert '--loss sigmoid sft --trainer.loss_weights "[1.0, 0.5]"' in said
+    assert not ending({**fewer, "after": 10}, ["sigmoid"])
+    assert (
+        not ending(fewer, ["sigmoid", "sft"]) and not ending(fewer, ["kto"]) and not ending(fewer, ["orpo"])
+    )
+
+
+def test_the_loss_weights_of_the_remedy_are_taken(model: Path) -> None:
+    words = ["--loss", "sigmoid", "sft", "--trainer.loss_weights", "[1.0, 0.5]"]
+    found = facts(dpo(model, write(pairs(8)), *words))
+    assert found["eval_loss"]["before"] > 0.7  # -log sigmoid(0), and half of the answers' own loss
 
 
 def test_the_table_has_every_loss_of_the_installed_trl() -> None:

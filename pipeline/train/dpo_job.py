@@ -6,7 +6,7 @@ import copy
 import random
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.format.preference_rows import preferences, rated
 from pipeline.train import adapters, calibration, pair_rows, trained
 from pipeline.train.answers import answer
 from pipeline.train.curves import draw_rewards
-from pipeline.train.losses import KTO, LOSSES, ORPO, smoothing, trainer_of
+from pipeline.train.losses import DPO, KTO, LOSSES, ORPO, smoothing, trainer_of
 from pipeline.train.outcome import report_answers, speed, training_facts
 from pipeline.train.pair_job import PairJob
 from pipeline.train.pairs import Encodings, held_out
@@ -176,6 +176,7 @@ class DPOJob(PairJob):
         counts = len(data.train), len(data.validation), len(data.dropped)
         facts = training_facts(trainer, *counts, tokens, seconds) | self.facts
         answered, said = report_answers(self.target, held_out(data.validation, 10**6), before, after)
+        said += ending(answered["answers_stopped"], self.options.loss)
         facts |= answered | {"eval_loss": {"before": before["eval_loss"], "after": after["eval_loss"]}}
         if data.validation:
             said.append(f"held-out loss: {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
@@ -190,6 +191,14 @@ class DPOJob(PairJob):
         self.target.update(facts)
         draw_rewards(self.folder / "metrics.jsonl", self.folder)
         return [*said, speed(tokens, seconds), f"next: python -m pipeline.dpo chat {self.folder}"]
+
+
+def ending(stopped: Mapping[str, int], loss: Sequence[str]) -> list[str]:
+    """What to say if fewer answers end by themselves than before: the end token of both sides lost weight."""
+    if stopped["after"] >= stopped["before"] or "sft" in loss or trainer_of(loss) != DPO:
+        return []
+    way = f'--loss {" ".join(loss)} sft --trainer.loss_weights "{[1.0] * len(loss) + [0.5]}"'
+    return [f"note: fewer answers end by themselves than before; {way} holds on to the end token"]
 
 
 def _orpo() -> Any:
