@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 
@@ -23,3 +24,9 @@ def sometimes(prompts: list[Any], answers: list[str]) -> list[float | None]:
 def broken(prompts: list[Any], answers: list[str]) -> list[float]:
     """Fails."""
     return [1 / 0 for _ in answers]
+
+
+def slow(prompts: list[Any], answers: list[str]) -> list[float]:
+    """Letters, but slowly, so that a run can be killed in its midst."""
+    time.sleep(0.2)
+    return letters(prompts, answers)

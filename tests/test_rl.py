@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from pipeline.errors import PipelineError, Stopped
 from pipeline.train import rl_look, rl_trainer, watch
 from pipeline.train.rl_options import LOSSES
 
+HERE = Path(__file__).resolve().parent
 FEW = (
     "--max-steps 4 --batch-size 4 --gradient-accumulation 2 --max-completion-length 6 "
     "--max-prompt-length 100 --validation-frac 0.3 --num-held-out 4 --eval-every 2 --max-truncated-frac 1 "
@@ -144,6 +149,32 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert steps == sorted(set(steps)) and steps[-1] == 12
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_run_goes_on_to_the_same_weights(command: str, model: Path) -> None:
+    words = ["--reward", "rl_rewards:slow", "--max-steps", "12", "--eval-every", "4"]
+    whole = train(command, model, *words, run="whole")
+    own = [*FEW, *COMMANDS[command][1], *words, "--model", str(model), "--run", "cut"]
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    started = subprocess.Popen(
+        [sys.executable, "-m", f"pipeline.{command}", "prompts.jsonl", *own],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    metrics, deadline = Path("cut/metrics.jsonl"), time.monotonic() + 120
+    while not (metrics.exists() and '"step": 7' in metrics.read_text()):
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+    assert not Path("cut/DONE").exists()
+    assert COMMANDS[command][0](["--run", "cut", "--resume"]) == 0
+    one, other = weights(whole), weights(Path("cut"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert (whole / "rollouts.jsonl").read_text() == Path("cut/rollouts.jsonl").read_text()
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(loss: str, model: Path) -> None:
     run = train("grpo", model, *REWARD, "--loss", loss, "--learning-rate", "0.001", "--max-steps", "2")
@@ -204,6 +235,12 @@ def test_too_many_answers_cut_off_stop_the_run(model: Path) -> None:
         ("grpo", ["--batch-size", "64"], "prompts, and 32 are answered together"),
         ("grpo", ["--tuning", "prefix", "--rollouts", "embedded"], "cannot be merged"),
         ("grpo", ["--trainer.num_generations", "2"], "Use --num-generations"),
+        pytest.param(
+            "grpo",
+            ["--rollouts", "vllm"],
+            "vllm is not installed",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="it is installed"),
+        ),
         ("ppo", ["--optimizer", "lomo"], "it cannot train policy and value model together"),
         ("ppo", ["--kl-control", "adaptive", "--beta", "0"], "nothing to follow"),
         ("ppo", ["--value-model", "nowhere/at-all"], "nowhere/at-all"),

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.format.sources import find_sources
 from pipeline.format.templates import Template, template_for
 from pipeline.lines import LineFile
-from pipeline.train import adapters, rl_look, trained
+from pipeline.train import adapters, rl_look, trained, vllm_rollouts
 from pipeline.train.data import Input
 from pipeline.train.job import Job
 from pipeline.train.outcome import training_facts
@@ -71,6 +71,8 @@ class RLJob(Job):
     def check(cls, options: Any) -> None:
         """Refuse what does not fit together. Raises PipelineError."""
         parse_rewards(options.reward)
+        if options.rollouts == "vllm":
+            vllm_rollouts.require()
         if options.tuning in _BLIND:
             problem = "it wants answers to look at before it trains, or draws none"
             raise PipelineError(f"--tuning {options.tuning}", problem, "Use lora or another method.")
@@ -184,9 +186,7 @@ class RLJob(Job):
             "train_sampling_strategy": "random",
         }
         if self._way() == "vllm":
-            from pipeline.train.vllm_rollouts import prepare
-
-            fields |= prepare(self.machine.device)
+            fields |= vllm_rollouts.prepare(self.machine.device)
         return fields
 
     def look(self, trainer: Any) -> dict[str, Any]:

@@ -10,15 +10,19 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 
+def require() -> None:
+    """Refuse where there is no vLLM. Raises PipelineError."""
+    if find_spec("vllm") is None:
+        fix = "Install vLLM, or draw with --rollouts transformers."
+        raise PipelineError("--rollouts vllm", "vllm is not installed", fix)
+
+
 def prepare(device: str) -> dict[str, Any]:
-    """Fields of TRL's configuration; on a CPU vLLM is prepared for weights that change. Raises PipelineError.
+    """Fields of TRL's configuration; on a CPU vLLM is prepared for weights that change.
 
     Colocate mode, vLLM in this process, is the default; `--trainer.vllm_mode server` asks a server that
     `trl vllm-serve` started, which wants GPUs.
     """
-    if find_spec("vllm") is None:
-        fix = "Install vLLM, or draw with --rollouts transformers."
-        raise PipelineError("--rollouts vllm", "vllm is not installed", fix)
     if device == "cpu":
         _on_cpu()
     return {"use_vllm": True, "vllm_mode": "colocate"}
