@@ -18,7 +18,8 @@ from pipeline.train.ppo_math import FixedKL
 from pipeline.train.ppo_trainer import PPO, KLState, PPOConfig, PPOSettings
 from pipeline.train.rewards import Rewards, parse_rewards
 from pipeline.train.rl_options import GRPOOptions, PPOOptions
-from pipeline.train.rl_trainer import GRPO, Rollouts
+from pipeline.train.grpo_trainer import GRPO
+from pipeline.train.rl_trainer import Rollouts
 from pipeline.train.rollouts import PolicyCopy
 
 

@@ -35,7 +35,7 @@ class GRPOJob(RLJob):
         """TRL's GRPOTrainer, ours in parts."""
         from datasets import Dataset
 
-        from pipeline.train.rl_trainer import GRPO
+        from pipeline.train.grpo_trainer import GRPO
 
         rollouts = self.rollouts(tuned[0], self.options.beta, drop_flat=self.options.drop_flat)
         fields = self.fields() | {"scale_rewards": self.options.scale_rewards}

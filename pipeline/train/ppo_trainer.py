@@ -21,12 +21,11 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from pipeline.train import ppo_math
+from pipeline.train import ppo_math, unpadded
 from pipeline.train.ppo_math import AdaptiveKL, FixedKL, masked_mean
 from pipeline.train.rl_trainer import RolloutTrainer
 
 VALUE_FILE = "value.safetensors"
-_SEQUENCE = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 class PPOConfig(GRPOConfig):
@@ -116,16 +115,20 @@ class PPO(RolloutTrainer):
 
     # ---- what an answer's tokens were worth ----
 
-    def _values(self: Any, batch: dict[str, Tensor]) -> Tensor:
-        """The value of the text before each token of the answers (B, T)."""
+    def _values(self: Any, batch: dict[str, Tensor], size: int = 0) -> Tensor:
+        """The value of the text before each token of the answers (B, T), `size` rows at a time."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        with self.accelerator.autocast():
-            found = self.value_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).logits
-        return found[..., 0].float()[:, -batch["completion_ids"].shape[1] - 1 : -1]
+
+        def what(ids: Tensor, mask: Tensor, length: int) -> list[Tensor]:
+            positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+            with self.accelerator.autocast():
+                found = self.value_model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+                ).logits
+            return [found[..., 0].float()[:, -length - 1 : -1]]
+
+        return unpadded.compute(what, ids, mask, batch["completion_ids"].shape[1], size)[0]
 
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
         out: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -149,11 +152,7 @@ class PPO(RolloutTrainer):
         """Put advantages, returns and values (B, T) into the batch."""
         own, mask = self._ppo, out["completion_mask"].float()
         policy, size = self._log_probabilities(out), self.args.per_device_train_batch_size
-        parts = [
-            self._values({name: out[name][begin : begin + size] for name in _SEQUENCE})
-            for begin in range(0, len(mask), size)
-        ]
-        values = torch.cat(parts) * mask
+        values = self._values(out, size) * mask
         divergence = torch.zeros_like(mask)
         if "ref_per_token_logps" in out:
             divergence = ppo_math.kl(policy, out["ref_per_token_logps"], mask, own.kl_estimator)

@@ -1,10 +1,11 @@
-"""GRPO on our tuning methods, rewards and rollouts: TRL's trainer with some parts exchanged.
+"""Learning from rewards on our tuning methods, rewards and rollouts: TRL's GRPOTrainer, some parts exchanged.
 
 Deviations: (1) the reference is what our tuning methods want: the base without the adapter, or the policy as
 it was at the beginning; (2) answers come from a merged copy of the policy, each with a seed of its own, and
 the order of the prompts hangs on the epoch alone, so that a resumed run draws what an unbroken one draws; (3)
 an answer that no reward could be found for, and a group whose answers were all rewarded alike, are masked:
-they move neither the loss nor its divisor; (4) every answer is written down with its rewards.
+they move neither the loss nor its divisor; (4) every answer is written down with its rewards; (5) padding and
+masked answers are not computed (unpadded.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from pipeline.errors import PipelineError
@@ -31,6 +32,7 @@ from pipeline.train.rewards import Rewards, Row, Scored
 from pipeline.train.rollouts import PolicyCopy
 from pipeline.train.row_order import PromptSampler
 from pipeline.train.tuned_trainer import TunedTrainer
+from pipeline.train.unpadded import UnpaddedTrainer
 
 STATE_FILE = "rl_state.json"
 _DRAWS = 10  # over which the share of truncated answers is taken
@@ -67,7 +69,7 @@ class Rollouts:
     keepers: dict[str, Keeper] = field(default_factory=dict)
 
 
-class RolloutTrainer(TunedTrainer, GRPOTrainer):
+class RolloutTrainer(TunedTrainer, UnpaddedTrainer):
     """Draws answers to prompts, has them rewarded, and makes the better ones likelier."""
 
     def __init__(self: Any, *, rollouts: Rollouts, model: Any, args: Any, **kwargs: Any) -> None:
@@ -144,7 +146,6 @@ class RolloutTrainer(TunedTrainer, GRPOTrainer):
         out: dict[str, Any] = super()._generate_and_score_completions(inputs)
         for name in ("rewards/_total/mean", "rewards/_total/std"):
             self._metrics[self.mode].pop(name, None)
-        self._length = self._metrics[self.mode]["completions/mean_length"][-1]
         self._refuse_truncated()
         out["completion_mask"] = out["completion_mask"] * self._counted(len(inputs))[:, None]
         out["num_items_in_batch"] = self.accelerator.gather(out["completion_mask"].sum()).sum()
@@ -205,13 +206,6 @@ class RolloutTrainer(TunedTrainer, GRPOTrainer):
             with closing(LineFile(self._rollouts.path, anew=self.state.global_step == 0)) as file:
                 file.append(lines)
 
-    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's; its divergence, nats a token, is told in nats an answer too."""
-        metrics = self._metrics[self.mode]
-        if metrics.get("kl"):
-            metrics["kl/answer"].append(sum(metrics["kl"]) / len(metrics["kl"]) * self._length)
-        super().log(logs, start_time)
-
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         """TRL's, with the states of what follows a run; they go first, as the last file marks it whole."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -232,12 +226,6 @@ class RolloutTrainer(TunedTrainer, GRPOTrainer):
         self._truncated.extend(states["truncated"])
         for name, keeper in self._rollouts.keepers.items():
             keeper.restore(states[name])
-
-
-class GRPO(RolloutTrainer):
-    """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) and its relatives."""
-
-    config_class = GRPOConfig
 
 
 def _total(**_: Any) -> list[float]:
