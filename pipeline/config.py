@@ -73,15 +73,23 @@ class _Parser(argparse.ArgumentParser):
         raise PipelineError("command line", message.replace("argument ", "", 1), f"See {self.prog} --help")
 
 
-def parse(cls: type[OptionsT], argv: list[str], *, prog: str, doc: str, base: Path | None = None) -> OptionsT:
+def parse(
+    cls: type[OptionsT],
+    argv: list[str],
+    *,
+    prog: str,
+    doc: str,
+    base: Path | typing.Mapping[str, Any] | None = None,
+) -> OptionsT:
     """Build `cls` from `argv` (and the YAML file that `--config` names). Raises PipelineError.
 
-    `base` is a YAML file below all of these: the configuration of a run that is resumed.
+    `base` is below all of these: values, or a YAML file of them such as the configuration of a run that is
+    resumed.
     """
     parser, fields = _parser(cls, prog, doc), _fields(cls)
     given = vars(parser.parse_intermixed_args(argv))
     config = given.pop("config", None)
-    below = {} if base is None else _read_yaml(base, fields)
+    below = _read_yaml(base, fields) if isinstance(base, Path) else base or {}
     file = {} if config is None else _read_yaml(Path(config), fields)
     return build(cls, {**below, **file, **given}, flag)
 

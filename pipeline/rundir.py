@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -31,8 +32,10 @@ _OURS = tuple(
     " preferences.jsonl best_of_n.jsonl prompts.jsonl findings.json export"
     " answers.jsonl mask_audit.json masks.html loss.svg loss.png rewards.svg rewards.png calibration.svg"
     " calibration.png predictions.jsonl reference.json rollouts.jsonl value_model"
-    " scores.json failures.jsonl report.md journal-suggest.jsonl".split()
+    " scores.json failures.jsonl report.md journal-suggest.jsonl"
+    " rounds.jsonl rounds.md rounds.svg rounds.png start".split()
 )
+_ROUND = re.compile(r"round-\d\d+")
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "numba", "rjieba", "numpy", "trl", "peft")
 
 
@@ -126,7 +129,7 @@ class RunDir:
             way = f"Choose another {self._option}."
             raise PipelineError(self.path, "this is a file, expected a directory", way)
         names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
-        foreign = [n for n in names if n not in _OURS and not n.startswith(".")]
+        foreign = [n for n in names if not _ours(n) and not n.startswith(".")]
         if foreign:
             problem = f"the directory holds '{foreign[0]}', which no run of ours wrote"
             raise PipelineError(self.path, problem, f"Choose another {self._option}; nothing was touched.")
@@ -148,8 +151,8 @@ class RunDir:
             ) from None
 
     def _clear(self) -> None:
-        for name in _OURS:
-            victim = self.path / name
+        inside = [*_OURS, *sorted(p.name for p in self.path.iterdir() if _ROUND.fullmatch(p.name))]
+        for victim in (self.path / name for name in inside):
             if victim.is_dir():
                 shutil.rmtree(victim)
             else:
@@ -180,6 +183,10 @@ class RunDir:
             )
 
 
+def _ours(name: str) -> bool:
+    return name in _OURS or bool(_ROUND.fullmatch(name))
+
+
 def resumable(path: Path | None, root: Path, command: str) -> Path:
     """The run to resume: `path`, else the newest unfinished one of `command`. Raises PipelineError."""
     if path is None:
@@ -207,6 +214,14 @@ def next_name(root: Path, command: str) -> Path:
 def digest(value: Any) -> str:
     """A SHA-256 over the canonical JSON of `value`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def shown(path: Path) -> Path:
+    """The path relative to the working directory where it lies inside it: the same on every machine."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
 
 
 def file_digest(path: Path) -> str:

@@ -13,12 +13,12 @@ from trl import GRPOConfig
 
 from pipeline.engines.base import Sampling
 from pipeline.train import adapters
+from pipeline.train.grpo_trainer import GRPO
 from pipeline.train.optimizers import OptimizerSettings
 from pipeline.train.ppo_math import FixedKL
 from pipeline.train.ppo_trainer import PPO, KLState, PPOConfig, PPOSettings
 from pipeline.train.rewards import Rewards, parse_rewards
 from pipeline.train.rl_options import GRPOOptions, PPOOptions
-from pipeline.train.grpo_trainer import GRPO
 from pipeline.train.rl_trainer import Rollouts
 from pipeline.train.rollouts import PolicyCopy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import tiny_llama
 import torch
+from fault_server import FaultServer
 from preference_data import facts, lines
 from safetensors.torch import load_file
 
@@ -316,3 +318,45 @@ def test_what_is_drawn_is_what_the_served_template_asks(model: Path, monkeypatch
         for text in asked.values()
     ]
     assert drawn and all(list(ids) in served for ids in drawn)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_judge_behind_a_server_rewards_and_is_asked_once_for_each_answer(
+    command: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+
+    def rated(body: dict[str, Any]) -> tuple[str, str]:
+        text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        said = re.split(r"Answer:|回答：|\n+Rating|\n+评分", str(text))[-2:][0]
+        return ("5" if any(c in said for c in "aeiou") else "1"), "stop"
+
+    with FaultServer(rated, share=0.2, faults=("500", "429"), max_faults=2) as server:
+        words = ["--reward", "judge:2", "repetition", "--judge", "engine=openai", "model=smol"]
+        run = train(command, model, *words, f"base_url={server.url}")
+        asked = sum("Rating" in text or "评分" in text or "分" in text for text in server.prompts())
+        assert server.injected.total() > 0
+    rows = [row for row in lines(run / "metrics.jsonl") if "reward" in row]
+    assert all(0 <= row["rewards/judge/mean"] <= 1 and row["rewards/excluded"] == 0 for row in rows)
+    drawn = lines(run / "rollouts.jsonl")
+    assert {one["parts"]["judge"] for one in drawn} <= {0.0, 1.0} and asked > 0
+    for one in drawn:
+        assert one["parts"]["judge"] == float(any(c in one["answer"] for c in "aeiou"))
+        assert one["reward"] == pytest.approx(2 * one["parts"]["judge"] + one["parts"]["repetition"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--judge", "engine=openai"], "no judge is among the rewards"),
+        (["--reward", "judge", "--judge", "engine"], "expected NAME=VALUE"),
+        (["--reward", "judge", "--judge", "engin=openai"], "Did you mean 'engine'"),
+        (["--reward", "judge", "--judge", "max_cost=dear"], "got 'dear', expected a number"),
+        (["--reward", "judge", "--judge", "engine=openai"], "--model"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_refused_before_anything_runs(
+    words: list[str], said: str, model: Path
+) -> None:
+    assert said in refusal("grpo", model, *words)
+    assert not Path("out").exists()

