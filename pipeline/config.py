@@ -135,6 +135,8 @@ def cast(value: Any, declared: Any, meta: typing.Mapping[str, Any], *, where: st
 def _scalar(value: Any, kind: type, meta: typing.Mapping[str, Any], where: str) -> Any:
     unit = f" ({meta['unit']})" if meta.get("unit") else ""
     wanted = f"expected {_NAMES[kind]}{unit}"
+    if isinstance(value, bool) and (word := "on" if value else "off") in (meta.get("choices") or ()):
+        value = word  # YAML 1.1 takes a bare on or off for a truth value
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, str | int | float):
         raise PipelineError(where, f"got {value!r}, {wanted}", "Correct the value.")
     if isinstance(value, str):

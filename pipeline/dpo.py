@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
         return act(argv[0], argv[1:], "dpo")
     runs = Path("runs")
     options = parsed(Options, argv, "dpo", __doc__ or "", runs)
-    from pipeline.train import job
+    from pipeline.train import start
     from pipeline.train.dpo_job import DPOJob
 
-    return job.run(DPOJob, options, runs)
+    return start.run(DPOJob, options, runs)
 
 
 if __name__ == "__main__":

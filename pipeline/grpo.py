@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
         return act(argv[0], argv[1:], "grpo")
     runs = Path("runs")
     options = parsed(Options, argv, "grpo", __doc__ or "", runs)
-    from pipeline.train import job
+    from pipeline.train import start
     from pipeline.train.grpo_job import GRPOJob
 
-    return job.run(GRPOJob, options, runs)
+    return start.run(GRPOJob, options, runs)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ def main(argv: list[str]) -> int:
         return act(argv[0], argv[1:], "ppo")
     runs = Path("runs")
     options = parsed(Options, argv, "ppo", __doc__ or "", runs)
-    from pipeline.train import job
+    from pipeline.train import start
     from pipeline.train.ppo_job import PPOJob
 
-    return job.run(PPOJob, options, runs)
+    return start.run(PPOJob, options, runs)
 
 
 if __name__ == "__main__":

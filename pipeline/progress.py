@@ -31,9 +31,9 @@ from pipeline.errors import EXIT_INTERRUPTED, disk_errors
 class Display:
     """Bars for what is wanted and for shares of what came in; below them what `below()` says."""
 
-    def __init__(self, log: Path | None) -> None:
+    def __init__(self, log: Path | None, *, quiet: bool = False) -> None:
         # no emoji: ":key:" in an answer is text
-        self.console = Console(stderr=True, highlight=False, emoji=False)
+        self.console = Console(stderr=True, highlight=False, emoji=False, quiet=quiet)
         self._log = log
         self.below: Callable[[], str] = str
         self._bars = Progress(

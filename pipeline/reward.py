@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
         return act("merge", argv[1:], "reward")
     runs = Path("runs")
     options = parsed(Options, argv, "reward", __doc__ or "", runs)
-    from pipeline.train import job
+    from pipeline.train import start
     from pipeline.train.reward_job import RewardJob
 
-    return job.run(RewardJob, options, runs)
+    return start.run(RewardJob, options, runs)
 
 
 if __name__ == "__main__":

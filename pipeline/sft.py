@@ -31,9 +31,9 @@ def main(argv: list[str]) -> int:
         return act(argv[0], argv[1:], "sft")
     runs = Path("runs")
     options = parsed(Options, argv, "sft", __doc__ or "", runs)
-    from pipeline.train import job
+    from pipeline.train import start
 
-    return job.run(_job(options), options, runs)
+    return start.run(_job(options), options, runs)
 
 
 def _job(options: Options) -> type[Job]:

@@ -305,3 +305,18 @@ def test_a_positional_option_is_a_yaml_key_too_and_words_win_over_it(tmp_path: P
 def test_an_unknown_flag_beside_positional_words_is_refused() -> None:
     with pytest.raises(PipelineError, match="unknown option '--jugde'. Did you mean '--judge'"):
         with_files("a.jsonl", "--jugde")
+
+
+@dataclasses.dataclass(frozen=True)
+class Switches:
+    """Choices that YAML 1.1 reads as truth values."""
+
+    cache: str = option("auto", "keep answers", choices=("auto", "on", "off"))
+    search: str = option("report", "what is found", choices=("off", "report"))
+
+
+def test_a_bare_on_or_off_of_yaml_is_the_choice_of_that_name(tmp_path: Path) -> None:
+    config = from_yaml(tmp_path, "cache: on\nsearch: off\n")
+    assert parse(Switches, ["--config", config], prog="x", doc="") == Switches("on", "off")
+    with pytest.raises(PipelineError, match="got True, expected text"):
+        parse(Switches, ["--config", from_yaml(tmp_path, "search: on\n")], prog="x", doc="")

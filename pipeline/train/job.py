@@ -7,63 +7,27 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pipeline.config import as_dict
 from pipeline.engines.models import quiet
 from pipeline.errors import Stopped, disk_errors
 from pipeline.lines import LineFile
 from pipeline.progress import Display
 from pipeline.records import read_text, to_json
-from pipeline.rundir import RunDir, next_name
-from pipeline.train import adapters, hardware
+from pipeline.rundir import RunDir
+from pipeline.train import adapters, hardware, processes
 from pipeline.train.checkpoints import newest
 from pipeline.train.curves import draw
 from pipeline.train.data import Input, find_input, newest_run
-from pipeline.train.optimizers import OptimizerSettings
+from pipeline.train.optimizers import OptimizerSettings, chosen
 from pipeline.train.options import BaseOptions
-from pipeline.train.policy import base_model, fitting
-from pipeline.train.trainer_fields import passed_through, trainer_config
+from pipeline.train.policy import fitting
+from pipeline.train.trainer_fields import trainer_config
 
 OptionsT = TypeVar("OptionsT", bound=BaseOptions)
-
-_HIGH = 1e-3
-_NOT_CONFIG = ("run", "resume", "overwrite", "show_mask")
-
-
-def run(kind: type[Job], options: BaseOptions, root: Path) -> int:
-    """Train in a run directory and print where the model is; returns the exit code.
-
-    Raises PipelineError, Stopped.
-    """
-    options = kind.completed(options, root)
-    given = kind.find(options)
-    config = {name: value for name, value in as_dict(options).items() if name not in _NOT_CONFIG}
-    target = RunDir(Path(options.run) if options.run else next_name(root, kind.command))
-    inputs = given.digests
-    if options.resume and target.done:
-        target.check_same(config, inputs)
-        print(target.path / "model")
-        return 0
-    base = base_model(options)
-    passed_through(options, kind.config_class(options))
-    options = kind.fitted(options, base)
-    machine = hardware.choose(options)
-    kind.check(options)
-    target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
-    try:
-        with Display(target.path / "log.txt") as display:
-            kind(options, given, base, machine, target, display).run()
-        target.finish(config, inputs)
-    except KeyboardInterrupt:
-        raise Stopped(f"\nStopped. --run {target.path} --resume goes on.") from None
-    finally:
-        target.release()
-    print(target.path / "model")
-    return 0
 
 
 class Job(ABC):
@@ -72,6 +36,7 @@ class Job(ABC):
     command: ClassVar[str]
     rows: ClassVar[str] = "kept.jsonl"  # the file of a run of ours that is read
     rate: ClassVar[float] = 1.0  # learning rate over the tuning method's own
+    by_several: ClassVar[bool] = False  # whether several processes may train together
     stops_every = 1  # steps between two at which a run can be left and gone on with
 
     def __init__(
@@ -86,6 +51,7 @@ class Job(ABC):
         self.options, self.given, self.base, self.machine = options, given, base, machine
         self.target, self.display = target, display
         self.folder, self.began = target.path, time.monotonic()
+        self.leads = processes.leads()
 
     def run(self) -> None:
         """Everything from the data to the saved model. Raises PipelineError, Stopped."""
@@ -98,11 +64,19 @@ class Job(ABC):
         self.display.say(f"directory: {self.folder}; {self.machine.said}")
         trainer = self.prepare()
         checkpoint = newest(self.target, self.options.tuning)
-        with closing(LineFile(self.folder / "metrics.jsonl", anew=checkpoint is None)) as file:
-            trainer.add_callback(Metrics(file, self.display))
+        with ExitStack() as opened:
+            if self.leads:
+                file = LineFile(self.folder / "metrics.jsonl", anew=checkpoint is None)
+                trainer.add_callback(Metrics(opened.enter_context(closing(file)), self.display))
             before = self._before(trainer)
             seconds = self._train(trainer, checkpoint)
             after = self.look(trainer)
+        if self.leads:
+            self._end(trainer, before, after, seconds)
+        processes.meet(self.machine.device)
+
+    def _end(self, trainer: Any, before: dict[str, Any], after: dict[str, Any], seconds: float) -> None:
+        """Save and report."""
         with disk_errors(self.folder / "model"):
             self.save(trainer, trainer.accelerator.unwrap_model(trainer.model), self.folder / "model")
         said = self.report(trainer, before, after, seconds)
@@ -162,7 +136,7 @@ class Job(ABC):
 
     def drop(self, rows: list[dict[str, str]]) -> None:
         """Write down the rows that were left out."""
-        if rows:
+        if rows and self.leads:
             with closing(LineFile(self.folder / "dropped.jsonl", anew=True)) as file:
                 file.append(rows)
             self.display.say(f"{len(rows)} rows were left out; dropped.jsonl says why")
@@ -199,15 +173,7 @@ class Job(ABC):
 
     def settings(self) -> OptimizerSettings:
         """The optimizer as the options say."""
-        options, own = self.options, adapters.METHODS[self.options.tuning].learning_rate
-        return OptimizerSettings(
-            options.optimizer,
-            # methods whose own rate is high do not bear a higher one
-            learning_rate=options.learning_rate or min(self.rate * own, max(own, _HIGH)),
-            weight_decay=options.weight_decay,
-            layer_decay=options.layer_decay,
-            rank=options.optimizer_rank,
-        )
+        return chosen(self.options, adapters.METHODS[self.options.tuning].learning_rate, self.rate)
 
     def say_tuning(self, model: Any) -> None:
         """What trains, and how."""
@@ -237,7 +203,8 @@ class Job(ABC):
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         began = time.monotonic()
         trainer.add_callback(stop)
-        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard"))))
+        if self.leads:
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard"))))
         with stop.listening(), disk_errors(self.folder):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked:

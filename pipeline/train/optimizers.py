@@ -28,7 +28,10 @@ from pipeline.train.schedules import SCHEDULES, schedule
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.train.options import BaseOptions
+
 Groups = list[dict[str, Any]]  # as torch's optimizers take them
+_HIGH = 1e-3  # a learning rate
 
 __all__ = [
     "OPTIMIZERS",
@@ -94,6 +97,20 @@ class OptimizerSettings:
     layer_decay: float = 1.0  # in (0, 1]; 1: the same rate everywhere
     rank: int = 128
     update_every: int = 200  # steps between two projections
+
+
+def chosen(options: BaseOptions, own: float, scale: float) -> OptimizerSettings:
+    """What the options say; without a learning rate the tuning method's `own`, times `scale`.
+
+    Methods whose own rate is high do not bear a higher one.
+    """
+    return OptimizerSettings(
+        options.optimizer,
+        learning_rate=options.learning_rate or min(scale * own, max(own, _HIGH)),
+        weight_decay=options.weight_decay,
+        layer_decay=options.layer_decay,
+        rank=options.optimizer_rank,
+    )
 
 
 def parameter_groups(model: Any, settings: OptimizerSettings) -> Groups:

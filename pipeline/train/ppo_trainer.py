@@ -121,6 +121,7 @@ class PPO(RolloutTrainer):
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
 
         def what(ids: Tensor, mask: Tensor, length: int) -> list[Tensor]:
+            """The values alone."""
             positions = (mask.long().cumsum(1) - 1).clamp(min=0)
             with self.accelerator.autocast():
                 found = self.value_model(

@@ -33,6 +33,7 @@ class RLJob(Job):
 
     rows = "prompts.jsonl"
     rate = 0.5
+    by_several = True
     options: RLOptions
     template: Template
     data: PromptData
@@ -193,7 +194,9 @@ class RLJob(Job):
         return fields
 
     def look(self, trainer: Any) -> dict[str, Any]:
-        """One answer to each held-out prompt, its reward, and whether it passes all checks."""
+        """One answer to each held-out prompt, its reward, and whether it passes all checks: the leader's."""
+        if not self.leads:
+            return {"rows": []}
         return rl_look.look(trainer, self.data.validation, self.template, self.rewards)
 
     def save(self, trainer: Any, model: Any, folder: Path) -> None:

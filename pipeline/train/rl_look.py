@@ -105,7 +105,8 @@ class Looks(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look, unless training ends here: then the job does."""
-        if state.global_step % self._job.options.eval_every or state.global_step >= state.max_steps:
+        due = state.global_step % self._job.options.eval_every == 0 and state.global_step < state.max_steps
+        if not due or not self._job.leads:
             return
         self._held = figures(self._job.look(self._trainer))
         with _evaluating(self._trainer), _kept(control):

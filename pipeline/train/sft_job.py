@@ -22,6 +22,7 @@ class SFTJob(AuditedJob):
     """Supervised fine-tuning of a language model on proved rows."""
 
     command = "sft"
+    by_several = True
     data: Data
     ends: Sequence[int]
 

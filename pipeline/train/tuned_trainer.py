@@ -59,6 +59,12 @@ class TunedTrainer(_Trainer):
         """The tokens of each row."""
         return [len(ids) for ids in rows["input_ids"]]
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The Trainer's. On a CPU several processes each say cpu:0, which torch loads nothing to."""
+        if self.args.device.type == "cpu":
+            vars(self.args)["_setup_devices"] = self.args.device.__class__("cpu")
+        super()._load_optimizer_and_scheduler(checkpoint)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The Trainer's own way, except for methods whose saved form is not what trains."""
         if not adapters.restore(self.model if model is None else model, Path(resume_from_checkpoint)):

@@ -97,6 +97,7 @@ class UnpaddedTrainer(GRPOTrainer):
         losses = []
 
         def what(ids: Tensor, mask: Tensor, length: int) -> list[Tensor]:
+            """Log-probabilities, and entropies if they are wanted."""
             logps, entropies, loss = ask(
                 model, ids, mask, length, compute_entropy=compute_entropy, compute_aux_loss=compute_aux_loss
             )

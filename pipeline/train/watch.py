@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from pipeline.lines import LineFile
 from pipeline.progress import Display
+from pipeline.train import processes
 
 _SHOWN = (
     "loss", "eval_loss", "mean_token_accuracy", "rewards/margins", "rewards/accuracies", "margin", "accuracy",
@@ -52,7 +53,8 @@ class Stop(TrainerCallback):
         self.asked, self._every = False, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Save and stop if that was asked for."""
+        """Save and stop if that was asked for, of any of several processes."""
+        self.asked = processes.any_of(self.asked)
         if self.asked and state.global_step % self._every == 0:
             control.should_save = control.should_training_stop = True
         return control

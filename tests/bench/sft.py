@@ -111,9 +111,9 @@ def ours(options: Options, base: str, rows: Data, arm: str) -> tuple[float, floa
     """Our command."""
     import torch
 
-    from pipeline.train import job
+    from pipeline.train import start
 
-    job.run(options, Path("runs"))
+    start.run(options, Path("runs"))
     facts = json.loads((Path(options.run) / "run.json").read_text(encoding="utf-8"))
     model, _ = trained.load(Path(options.run), dtype=torch.float32)
     return facts["train_tokens"], facts["train_seconds"], model
