@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.lines import StoredRows
 from pipeline.train.curves import by_step, panels, write
 
+Row = dict[str, Any]
 
-def draw_rl(metrics: Path, folder: Path) -> None:
-    """Write rewards.svg and rewards.png: reward, satisfied share, length and divergence by step."""
-    rows = list(StoredRows(metrics))
+
+def draw_rl(metrics: Path, folder: Path, ends: Sequence[Row] = ()) -> None:
+    """Write rewards.svg and rewards.png: reward, satisfied share, length and divergence by step.
+
+    `ends` are records of the looks before and after the training.
+    """
+    rows = sorted([*StoredRows(metrics), *ends], key=lambda row: row["step"])
     figure, axes = panels(4)
     by_step(axes[0], rows, "reward", "reward")
     by_step(axes[1], rows, "satisfied", "held-out prompts with all checks passed")

@@ -216,7 +216,11 @@ class RLJob(Job):
         with closing(LineFile(self.folder / "answers.jsonl", anew=True)) as file:
             file.append(rl_look.side_by_side(data.validation, before, after))
         self.target.update(training_facts(trainer, *counts, tokens, seconds) | {"held_out": facts})
-        draw_rl(self.folder / "metrics.jsonl", self.folder)
         steps = max(trainer.state.global_step, 1)
+        ends = [
+            {"step": step} | {f"eval_{name}": one.value for name, one in rl_look.figures(found).items()}
+            for step, found in ((0, before), (steps, after))
+        ]
+        draw_rl(self.folder / "metrics.jsonl", self.folder, ends)
         said.append(f"{steps} steps, {seconds / steps:.1f} s each; rewards.svg shows them")
         return [*said, f"next: python -m pipeline.{self.command} chat {self.folder}"]
