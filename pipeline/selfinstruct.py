@@ -8,6 +8,7 @@ Self-Instruct (Wang et al. 2022, arXiv:2212.10560), with these deviations:
  5. Instructions that surprise the small model that wrote them are dropped (--min-plausibility,
     --max-surprisal); a first verb that leaves no doubt (classify, explain) decides on the kind of task.
  6. Sentence embeddings remove paraphrases that ROUGE-L misses; validation is stricter than the original's.
+ 7. --evolve-frac makes harder or rarer ones of some instructions (Evol-Instruct, arXiv:2304.12244).
 
   python -m pipeline.selfinstruct --seeds seeds/ --num-examples 100
 """

@@ -36,6 +36,7 @@ FOLDER = Path(_TEMPORARY.name)
 PROMPTS = {
     "propose": "{{ demonstrations | join('/') }}|{{ opener }}|{{ count }}",
     "propose_classification": "{{ demonstrations | join('/') }}|{{ opener }}|{{ count }}",
+    "evolve": "{{ instruction }}|{{ opener }}|{{ in_depth }}",
     "classify": "{{ instruction }}",
     "classify_list": "{{ classification }}",
     "labels": "{{ instruction }}",
@@ -72,6 +73,18 @@ OPEN = {
 CLOSED = {
     "en": "Is the {} remark on {}, {} and {} positive or negative?",
     "zh": "{}和{}、{}的这条{}留言，正面还是负面？",
+}
+MORE = {  # what makes an instruction harder
+    "en": [
+        " Then compare the {} with the {}, say how the {} differs from the {}, and end with advice.",
+        " Write for readers who own one {}, keep below ninety words, mention no {} and no {}, open with {}.",
+        " First list three facts on every {}; rank them by cost; only then say whether {}, {} or {} wins.",
+    ],
+    "zh": [
+        "再比较{}与{}，并说明{}和{}有哪些不同之处，最后用一句话给出稳妥的结论。",
+        "写给刚买了{}的读者看，九十字以内，不许提到{}，也不许提到{}，开头先讲{}。",
+        "先列出三条跟{}有关的事实，按花费排好次序，最后才断定{}、{}、{}当中谁更划算。",
+    ],
 }
 LABELS = {"en": ("positive", "negative"), "zh": ("正面", "负面")}
 BAD = {"en": ["Go.", "Draw a picture of the {0}."], "zh": ["去。", "请画一张{0}的图片。"]}
@@ -136,6 +149,11 @@ class Scripted(StubEngine):
                 rng.choice(forms).format(*rng.sample(NOUNS[language], 4))
             ] * 2  # the second is a repetition
             return "".join(f" {item}\n{number}." for number, item in enumerate(items, 10))
+        if stage == "evolve":
+            parent = values[0]
+            harder = parent + rng.choice(MORE[language]).format(*nouns)
+            rarer = rng.choice(OPEN[language]).format(*nouns)
+            return parent if bad else harder if values[2] == "True" else rarer
         if bad:
             return {"labels": "", "judge": "good", "input": "none", "labelled_input": "none"}.get(
                 stage, REFUSED[language]
@@ -196,6 +214,7 @@ def drive(engine: Scripted | None = None, journal: Path | None = None, **options
 def begin(engine: Scripted, **options: Any) -> tuple[SelfInstruct, list[Example], list[dict[str, Any]]]:
     """A job at its beginning, and where its examples and drops go."""
     held_out, encoder = options.pop("held_out", None), options.pop("encoder", None)
+    earlier = options.pop("earlier", None)
     wanted = options.pop("wanted", TARGETS)
     defaults = {"prime": False, "num_proposals": 3, "classification_frac": 0.5, "prompt_reuse": 2}
     off = {"embedding_threshold": 1, "min_relevance": 0, "answer_style": "completion"}
@@ -206,7 +225,7 @@ def begin(engine: Scripted, **options: Any) -> tuple[SelfInstruct, list[Example]
         plan = replace(plan, encoder=encoder)
     kept: list[Example] = []
     dropped: list[dict[str, Any]] = []
-    pools = setup.pools({la: SEEDS[la] for la in wanted}, one_line_prompts(), plan, wanted)
+    pools = setup.pools({la: SEEDS[la] for la in wanted}, one_line_prompts(), plan, wanted, earlier)
     return SelfInstruct(plan, pools, kept.append, dropped.append, held_out), kept, dropped
 
 

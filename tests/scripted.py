@@ -77,6 +77,12 @@ def _respond(request: Request) -> Response:
             f" Decide whether the note about the {who}, {what} and {where} is true or false.",
         ]
         return Response(rng.choice(texts), "stop", 100, 12)
+    if request.prompt.endswith("Harder task:"):
+        parent = request.prompt.splitlines()[-2].removeprefix("Task: ")
+        more = f"Then say what the {who} and the {what} would do in the {where} without any help from others."
+        return Response(f" {parent} {more}", "stop", 100, 30)
+    if request.prompt.endswith("Rarer task:"):
+        return Response(f" Why does a {who} so seldom need a {what} in the {where}?", "stop", 100, 12)
     if request.prompt.startswith("List the labels"):
         return Response(" true, false", "stop", 100, 4)
     if request.prompt.startswith("Write an input"):

@@ -20,8 +20,9 @@ from pipeline.__main__ import commands
 from pipeline.config import parse
 from pipeline.dedup.options import Options as DedupOptions
 from pipeline.judging.options import Options as PreferenceOptions
+from pipeline.rounds.options import Options as LoopOptions
 from pipeline.selfinstruct import Options
-from pipeline.stages.pool import Plan
+from pipeline.stages.plan import Plan
 from pipeline.train.preference_options import DPOOptions, RewardOptions
 from pipeline.train.rl_options import GRPOOptions, PPOOptions
 from pipeline.train.sft_options import Options as TrainingOptions
@@ -151,6 +152,13 @@ def test_every_option_of_preferences_is_read_too() -> None:
     assert not sorted({field.name for field in fields(PreferenceOptions)} - read)
 
 
+def test_every_option_of_the_loop_is_read_too() -> None:
+    room = REPO / "pipeline" / "rounds"
+    mine = [tree for path, tree in TREES.items() if path.parent == room or path.stem == "loop"]
+    read = set().union(*(attributes(tree, "options") for tree in mine))
+    assert not sorted({field.name for field in fields(LoopOptions)} - read)
+
+
 @pytest.mark.parametrize("options", [TrainingOptions, RewardOptions, DPOOptions, GRPOOptions, PPOOptions])
 def test_every_option_of_training_is_read_too(options: Any) -> None:
     room, pipeline = REPO / "pipeline" / "train", REPO / "pipeline"
@@ -250,7 +258,7 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
     trainers = "answer_head classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
-    learners = "ppo_math ppo_trainer rl_look rl_trainer rollouts row_order value_model"
+    learners = "grpo_trainer ppo_math ppo_trainer rl_look rl_trainer rollouts row_order unpadded value_model"
     training = [*tuners.split(), *trainers.split(), *learners.split()]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 

@@ -18,6 +18,13 @@ VALUES: dict[str, dict[str, Any]] = {
     "propose": {"demonstrations": ("TEXT",), "opener": "OPENER", "count": 3},
     "propose_classification": {"demonstrations": ("TEXT",), "opener": "OPENER", "count": 3},
     "propose_alpaca": {"demonstrations": [("TEXT", "GIVEN", "SAID")], "opener": "OPENER", "count": 3},
+    "evolve": {
+        "how": "TOLD",
+        "in_depth": True,
+        "examples": [("TEXT", "MORE")],
+        "instruction": "ASKED",
+        "opener": "OPENER",
+    },
     "classify": {"demonstrations": [("TEXT", True), ("MORE", False)], "instruction": "ASKED"},
     "classify_list": {"demonstrations": ["TEXT"], "classification": True},
     "labels": {"demonstrations": [("TEXT", ("LABEL", "OTHER"))], "instruction": "ASKED"},
@@ -68,6 +75,7 @@ def test_a_shipped_prompt_renders_with_exactly_what_its_stage_passes(
     assert prompt.digest and prompt.name.startswith(f"{language}/{stage}.")
     # A chat needs no demonstrations to answer, and no opener to begin with; everything else is used.
     unused = {"TEXT", "GIVEN", "SAID"} if (stage, style) == ("answer", "chat") else set()
+    unused |= {"TEXT", "MORE"} if (stage, style) == ("evolve", "chat") else set()
     unused |= {"OPENER"} if style == "chat" else set()
     for name, value in values.items():
         assert words(value) - unused == {w for w in words(value) if w in text}, name

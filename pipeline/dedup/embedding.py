@@ -49,11 +49,16 @@ class EmbeddingIndex:
             return np.stack([self._ahead[text] for text in texts])
         return self.encoder.encode(texts)
 
-    def nearest(self, vector: np.ndarray) -> Neighbour | None:
-        """The admitted text with the highest cosine to `vector` (D,); None for an empty pool."""
-        if not self._keys:
+    def nearest(self, vector: np.ndarray, besides: str = "") -> Neighbour | None:
+        """The admitted text with the highest cosine to `vector` (D,); None if there is none.
+
+        The text of the key `besides` does not count.
+        """
+        scores = self.vectors @ vector if self._keys else np.zeros(0)
+        if besides:
+            scores[self._keys.index(besides)] = -np.inf
+        if not np.isfinite(scores).any():
             return None
-        scores = self.vectors @ vector
         best = int(np.argmax(scores))
         return self._neighbour(best, float(scores[best]))
 

@@ -26,6 +26,11 @@ class Candidate:
     kept: list[Instance] = field(default_factory=list)
     drops: list[str] = field(default_factory=list)
 
+    @property
+    def evolved(self) -> bool:
+        """Whether it was made of another instruction."""
+        return "evolved" in self.task.provenance
+
     def note(self, stage: str, request: int, stamp: str) -> None:
         """Remember in the provenance which request and prompt decided a stage."""
         known = self.task.provenance
@@ -50,6 +55,7 @@ class Ask:
     steps: tuple[tuple[str, int], ...] = ()
     shown: Demonstrations | None = None
     opener: str = ""
+    operation: str = ""  # that evolves the instruction shown; "" for a new one
     scores: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -81,6 +87,7 @@ class Books:
         """Take in a parsed proposal."""
         self.candidates.open(candidate.task.id)
         candidate.pool.open_candidates += 1
+        candidate.pool.evolved += candidate.evolved
 
     def open_instance(self, candidate: Candidate, ask: Ask) -> Ask:
         """Begin one more instance of a candidate; `ask` gets its key."""
@@ -146,7 +153,8 @@ class Books:
         """Close a candidate as dropped."""
         self.candidates.drop(candidate.task.id, stage, drop.reason)
         row = {"unit": "candidate", "id": candidate.task.id, "stage": stage, **asdict(drop)}
-        self.on_drop(row | {"instruction": candidate.task.instruction})
+        origin = {"evolved": candidate.task.provenance["evolved"]} if candidate.evolved else {}
+        self.on_drop(row | {"instruction": candidate.task.instruction} | origin)
         self._candidate_closed(candidate.pool)
 
     def _instance_closed(self, candidate: Candidate) -> None:
@@ -155,6 +163,8 @@ class Books:
             return
         if candidate.kept:
             self.candidates.keep(candidate.task.id)
+            candidate.pool.evolved_kept += candidate.evolved
+            candidate.pool.parents.written.add(candidate.task.id, candidate.task.instruction)
             self._candidate_closed(candidate.pool)
         else:
             self.drop_candidate(candidate, "validate", Drop("no_instance_kept", ", ".join(candidate.drops)))

@@ -16,10 +16,10 @@ from pipeline.rundir import RunDir, next_name
 from pipeline.stages import setup
 from pipeline.stages.diversity import diversity
 from pipeline.stages.export import export
-from pipeline.stages.generate import Generated, generate, how_to_go_on
+from pipeline.stages.generate import Generated, Given, generate, how_to_go_on
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.seeds import lint, load_seeds, summary_lines
-from pipeline.stages.summary import drop_table, end_table, sample_lines
+from pipeline.stages.summary import drop_table, end_table, evolved_counts, sample_lines
 
 if TYPE_CHECKING:
     from pipeline.stages.options import Options
@@ -45,14 +45,14 @@ def run(options: Options, root: Path) -> int:
         target.check_same(config, inputs)
         return _end(target.path)
     setup.check_models(options)
-    held_out = setup.held_out(options)
+    given = Given(seeds, prompts, setup.held_out(options), setup.earlier(options))
     target.claim(
         config, inputs, resume=options.resume, overwrite=options.overwrite, manner=setup.manner(options)
     )
     try:
         began = time.monotonic()
         with Display(target.path / "log.txt") as display:
-            made = generate(options, target.path, seeds, prompts, display, held_out)
+            made = generate(options, target.path, given, display)
         _export(target, made, options)
         _diversity(target, made)
         _report(display, target, made, time.monotonic() - began)
@@ -87,6 +87,7 @@ def _export(target: RunDir, made: Generated, options: Options) -> None:
         "generator": {"engine": options.engine, **made.generator},
         "seeds": setup.seed_facts(options.seeds),
         "options": setup.config(options),
+        "evolved": evolved_counts(job),
         "stages": [{"stage": s, **counts} for s, counts in drop_table(job).items()],
         "tokens": {
             "requests": tally.requests,
@@ -108,6 +109,7 @@ def _report(display: Display, target: RunDir, made: Generated, seconds: float) -
     target.update(
         {
             "ledger": [ledger.summary() for ledger in (job.requests, job.candidates, job.instances)],
+            "evolved": evolved_counts(job),
             "seconds": round(seconds, 1),
             "requests": tally.requests,
             "prompt_tokens": tally.prompt_tokens,

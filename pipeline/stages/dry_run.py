@@ -14,9 +14,9 @@ from pipeline.engines.journal import Journal
 from pipeline.engines.open import open_engine
 from pipeline.engines.scheduler import Scheduler
 from pipeline.errors import PipelineError
-from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.flow import SelfInstruct
+from pipeline.stages.generate import Given
 from pipeline.stages.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class _Watched(SelfInstruct):
         if request:
             ask = self.asks[number]
             text = request.prompt or "".join(request.choices[0])
-            self.first.setdefault(f"{ask.pool.language}/{ask.stage}", text)
+            stage = "evolve" if ask.operation else ask.stage
+            self.first.setdefault(f"{ask.pool.language}/{stage}", text)
         return request
 
 
@@ -48,11 +49,12 @@ def dry_run(options: Options) -> int:
     """Show the first prompt of each stage and an estimate from a pilot; writes nothing."""
     seeds, prompts = setup.seeds_by_language(options), Prompts(options.prompts)
     setup.check_models(options)
+    given = Given(seeds, prompts, setup.held_out(options), setup.earlier(options))
     if options.batch_api:
         raise PipelineError("--dry-run", "a pilot cannot wait for a batch", "Leave --batch-api out.")
     small = min(options.batch_size or PILOT_GROUP, PILOT_GROUP)
     pilot = replace(options, batch_size=small, concurrency=small, window=small, cache="off")
-    job, tally, seconds = asyncio.run(_pilot(pilot, seeds, prompts))
+    job, tally, seconds = asyncio.run(_pilot(pilot, given))
     for label, prompt in job.first.items():
         print(f"----- first prompt: {label}\n{prompt}\n")
     wanted = setup.targets(options)
@@ -67,18 +69,15 @@ def dry_run(options: Options) -> int:
     return 0
 
 
-async def _pilot(
-    options: Options, seeds: dict[str, list[SeedTask]], prompts: Prompts
-) -> tuple[_Watched, Tally, float]:
+async def _pilot(options: Options, given: Given) -> tuple[_Watched, Tally, float]:
     """A small run; the finished job, its counts and its seconds."""
-    held_out = setup.held_out(options)
     async with open_engine(options, Path(), setup.other_models(options)) as engine:
         settings = setup.plan_for(options, engine)
-        pools = setup.pools(seeds, prompts, settings, dict.fromkeys(seeds, PILOT_EXAMPLES))
+        pools = given.pools(settings, dict.fromkeys(given.seeds, PILOT_EXAMPLES))
         for pool in pools:
             pool.max_proposals = min(pool.max_proposals, PILOT_PROPOSALS)
         job, began = (
-            _Watched(settings, pools, lambda example: None, lambda row: None, held_out),
+            _Watched(settings, pools, lambda example: None, lambda row: None, given.held_out),
             time.monotonic(),
         )
         tally = await Scheduler(job, engine, Journal(None)).run()

@@ -218,6 +218,8 @@ def _how(generator: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if seeds := facts.get("seeds"):
         rows = [(s.get("path", ""), s.get("count", ""), f"`{s.get('sha256', '')}`") for s in seeds]
         parts.append(_table(("seed file", "seeds", "sha256"), rows))
+    if (evolved := facts.get("evolved") or {}).get("proposed"):
+        parts.append("{kept:,} of {proposed:,} tasks evolved from others were kept.".format(**evolved))
     if tokens := facts.get("tokens"):
         parts.append("Tokens: " + ", ".join(f"{n:,} {kind}" for kind, n in tokens.items()) + ".")
     if options := facts.get("options"):

@@ -21,7 +21,8 @@ from pipeline.records import Drop, Example
 from pipeline.stages import steps_instance, steps_task
 from pipeline.stages.books import Ask, Books, not_needed
 from pipeline.stages.heldout import HeldOutFilter
-from pipeline.stages.pool import Plan, Pool
+from pipeline.stages.plan import Plan
+from pipeline.stages.pool import Pool
 from pipeline.stages.screen import special_token
 
 _STEPS = {

@@ -19,8 +19,11 @@ from pipeline.progress import Display, stopping
 from pipeline.records import SeedTask
 from pipeline.stages import setup
 from pipeline.stages.checkpoint import Checkpoint
+from pipeline.stages.earlier import Earlier
 from pipeline.stages.flow import SelfInstruct
 from pipeline.stages.heldout import HeldOutFilter
+from pipeline.stages.plan import Plan
+from pipeline.stages.pool import Pool
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.summary import funnel, stage_counts
 
@@ -28,6 +31,20 @@ if TYPE_CHECKING:
     from pipeline.stages.options import Options
 
 METRICS_EVERY = 64  # requests
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run reads before it asks: seeds by language, prompts, what must not be made, earlier rounds."""
+
+    seeds: dict[str, list[SeedTask]]
+    prompts: Prompts
+    held_out: HeldOutFilter | None
+    earlier: Earlier
+
+    def pools(self, plan: Plan, wanted: dict[str, int]) -> list[Pool]:
+        """One pool per language."""
+        return setup.pools(self.seeds, self.prompts, plan, wanted, self.earlier)
 
 
 @dataclass(frozen=True)
@@ -40,14 +57,7 @@ class Generated:
     spent: str
 
 
-def generate(
-    options: Options,
-    path: Path,
-    seeds: dict[str, list[SeedTask]],
-    prompts: Prompts,
-    display: Display,
-    held_out: HeldOutFilter | None,
-) -> Generated:
+def generate(options: Options, path: Path, given: Given, display: Display) -> Generated:
     """Ask until every language has its examples, or its limit of proposals.
 
     Writes journal, kept, dropped and metrics into `path`. Raises PipelineError, Stopped.
@@ -65,14 +75,19 @@ def generate(
             """All that happens in the event loop."""
             async with open_engine(options, path, setup.other_models(options)) as engine:
                 settings, wanted = setup.plan_for(options, engine), setup.targets(options)
-                pools = setup.pools(seeds, prompts, settings, wanted)
+                pools = given.pools(settings, wanted)
                 display.say(
-                    f"{settings.model} in {engine.precision}; {sum(map(len, seeds.values()))} seeds; "
+                    f"{settings.model} in {engine.precision}; {sum(map(len, given.seeds.values()))} seeds; "
+                    f"{sum(map(len, given.earlier.values()))} instructions of earlier rounds; "
                     f"{', '.join(f'{n} {language}' for language, n in wanted.items())} examples wanted; "
                     f"prompts: {settings.style}, answers: {settings.answer_style}"
                 )
                 job = SelfInstruct(
-                    settings, pools, lambda e: kept.append([e]), lambda row: dropped.append([row]), held_out
+                    settings,
+                    pools,
+                    lambda e: kept.append([e]),
+                    lambda row: dropped.append([row]),
+                    given.held_out,
                 )
                 watch = _Watch(display, job, engine, metrics)
                 scheduler = Scheduler(

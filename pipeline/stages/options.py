@@ -7,52 +7,10 @@ from dataclasses import dataclass
 from pipeline.config import option
 from pipeline.dedup.embedding_options import EmbeddingOptions
 from pipeline.engines.options import EngineOptions
+from pipeline.stages.run_options import RunOptions
 
-_RUN, _PROMPTS, _PROPOSE, _FILTER = "run", "prompts", "propose", "filter"
+_PROMPTS, _PROPOSE, _FILTER = "prompts", "propose", "filter"
 _INSTANCE = "instantiate and validate"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is wanted and where it goes."""
-
-    seeds: tuple[str, ...] = option(
-        ("seeds",), "seed tasks: directories or files (JSONL, Alpaca JSON)", metavar="PATH", group=_RUN
-    )
-    run: str = option(
-        "", "run directory; none: the next free runs/selfinstruct-NNN", metavar="DIR", group=_RUN
-    )
-    num_examples: int = option(
-        100,
-        "kept examples to stop at, for each language that names no number",
-        unit="examples",
-        low=1,
-        group=_RUN,
-    )
-    languages: tuple[str, ...] = option(
-        ("en",),
-        "languages to write in, each with its own number if wanted (en zh:20)",
-        metavar="LANG[:N]",
-        group=_RUN,
-    )
-    seed: int = option(
-        0, "random seed; the same seed, machine and versions give the same bytes", low=0, group=_RUN
-    )
-    resume: bool = option(
-        False, "go on with an interrupted run (of --run, else the newest unfinished one)", group=_RUN
-    )
-    overwrite: bool = option(False, "start anew in a used run directory", group=_RUN)
-    snapshot_every: int = option(
-        2000,
-        "requests between snapshots, from which --resume goes on without replaying all; 0: none",
-        unit="requests",
-        low=0,
-        group=_RUN,
-    )
-    dry_run: bool = option(
-        False, "show prompts and an estimate from a small pilot; writes no run", group=_RUN
-    )
-    check_seeds: bool = option(False, "lint the seeds and stop", group=_RUN)
 
 
 @dataclass(frozen=True)
@@ -99,6 +57,14 @@ class Options(EngineOptions, EmbeddingOptions, RunOptions):
     )
     classification_frac: float = option(
         0.1, "share of proposals that ask for classification tasks", low=0, high=1, group=_PROPOSE
+    )
+    evolve_frac: float = option(
+        0.0,
+        "share of proposals that make a harder or a rarer one of an instruction (seed or machine-written) "
+        "instead of a new one",
+        low=0,
+        high=1,
+        group=_PROPOSE,
     )
     prime: bool = option(True, "give each proposal a first word (completion style only)", group=_PROPOSE)
     prompt_reuse: int = option(
@@ -201,8 +167,8 @@ class Options(EngineOptions, EmbeddingOptions, RunOptions):
     )
     max_surprisal: float = option(
         0.0,
-        "highest surprisal of an English instruction in the likelier list; "
-        "0: 32 for the embedded model, no limit for others",
+        "highest surprisal of an English instruction in the likelier list, 2.5 times that if it was "
+        "evolved; 0: 30 for the embedded model, no limit for others",
         unit="nats",
         low=0,
         group=_FILTER,

@@ -4,90 +4,58 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dedup.embedding import EmbeddingIndex
-from pipeline.dedup.encoder import Encoder
 from pipeline.dedup.rouge import RougeIndex
 from pipeline.dedup.verdicts import Neighbour
-from pipeline.engines.base import Sampling
 from pipeline.errors import PipelineError
 from pipeline.records import Drop, SeedTask
 from pipeline.stages.classify import classify_demonstrations
+from pipeline.stages.evolve import load_evolution
 from pipeline.stages.instantiate import instance_demonstrations, whole_seeds
+from pipeline.stages.parents import Parents
+from pipeline.stages.plan import Plan
 from pipeline.stages.prompts import Prompt, Prompts
 from pipeline.stages.propose import Demonstrations, MachineWritten, load_primers, pick_demonstrations
-from pipeline.stages.quality import QualityFilter
-from pipeline.stages.screen import ScreenLimits, load_words
+from pipeline.stages.screen import load_words, screen
 from pipeline.stages.text import length
-from pipeline.stages.validate import ValidateLimits
 
 if TYPE_CHECKING:
     from pipeline.stages.books import Ask
 
 
 _SHORT_ANSWER = 8  # units: labels, numbers and names say too little to be compared
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the state machine needs to know of the options and of the engine."""
-
-    model: str
-    variant: str
-    seed: int
-    can_score: bool
-    structured: bool
-    style: str
-    answer_style: str
-    num_human: int
-    num_machine: int
-    num_proposals: int
-    classification_frac: float
-    prime: bool
-    max_shown: int
-    num_instances: int
-    max_labels: int
-    input_decision: str
-    max_proposals: int
-    min_judge_score: float
-    quality: QualityFilter | None
-    rouge_threshold: float
-    embedding_threshold: float
-    encoder: Encoder
-    min_relevance: float
-    classification_margin: float
-    min_plausibility: float
-    max_surprisal: float
-    prompt_reuse: int
-    sampling: Mapping[str, Sampling]
-    screen: ScreenLimits = field(default_factory=ScreenLimits)
-    validate: ValidateLimits = field(default_factory=ValidateLimits)
-
-    @property
-    def compares(self) -> bool:
-        """Whether tasks are classified by comparing likelihoods in two lists instead of by asking."""
-        return self.can_score and self.style == "completion"
+_SAME_FIELD = 0.35  # lowest cosine of what is evolved in breadth with its parent
 
 
 class Pool:
-    """State of one language; `target` examples are wanted."""
+    """State of one language; `target` examples are wanted.
+
+    `earlier` are the instructions of earlier rounds, as (id, instruction).
+    """
 
     def __init__(
-        self, language: str, seeds: Sequence[SeedTask], prompts: Prompts, plan: Plan, target: int
+        self,
+        language: str,
+        seeds: Sequence[SeedTask],
+        prompts: Prompts,
+        plan: Plan,
+        target: int,
+        earlier: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.language, self.seeds, self.plan, self.target = language, seeds, plan, target
         self.kept = self.proposals = self.proposals_in_flight = self.open_candidates = (
             self.closed_candidates
-        ) = 0
+        ) = self.evolved = self.evolved_kept = 0
         self.max_proposals = plan.max_proposals
         self.queue: deque[Ask] = deque()
         self.machine = MachineWritten()
         self.words = load_words(prompts.path(f"{language}/words.yaml"))
         self.classification_now, self.shown_now = False, Demonstrations((), ())
         self.seeds_now: Sequence[SeedTask] = ()
+        self.evolution = load_evolution(prompts.path(f"{language}/evolve.yaml")) if plan.evolve_frac else None
         self._primers = load_primers(prompts.path(f"{language}/primers.yaml"))
         self._prompts = prompts
         # two characters of Chinese say about as much as one word of English
@@ -96,6 +64,7 @@ class Pool:
         self.classify_shown = classify_demonstrations(rng, seeds, self.max_shown)
         self.shown = instance_demonstrations(rng, seeds, self.max_shown)
         self._short = {c: self._shortest(c) for c in (False, True)}
+        self.parents = Parents(language, seeds, self.words, plan, self.max_shown)
         self._whole = whole_seeds(seeds, self.max_shown) or list(seeds)
         shown = {"demonstrations": (), "opener": "", "count": 1, "instruction": "", "input": ""}
         answer = self.prompt("answer").request(shown)
@@ -104,9 +73,14 @@ class Pool:
             answer.system,
             answer.prompt,
         )
+        self.proposing_texts = (*self.prompt_texts, *self._evolve_texts())  # no instruction may repeat them
         self.rouge = RougeIndex(plan.rouge_threshold)
         self.embedding = EmbeddingIndex(plan.embedding_threshold, plan.encoder)
-        self._index_seeds()
+        self._index([*((s.id, s.instruction) for s in self.seeds), *earlier])
+        for key, text in earlier:  # what this run would not have admitted is not shown
+            if not screen(text, language, self.words, plan.screen, self.proposing_texts):
+                self.machine.add(key, text)
+                self.parents.written.add(key, text)
 
     @property
     def embeds(self) -> bool:
@@ -198,10 +172,20 @@ class Pool:
             else None
         )
 
-    def compare(self, key: str, text: str) -> tuple[Drop | None, dict[str, Any]]:
+    def lost_field(self, text: str, parent: str) -> Drop | None:
+        """Drop what was evolved in breadth and is of another field than its parent, by their embeddings."""
+        if not self.embeds:
+            return None
+        ours, theirs = self.embedding.encode([text, parent])
+        score = float(ours @ theirs)
+        evidence = f"cosine {score:.3f} < {_SAME_FIELD:g} with its parent"
+        return Drop("lost_field", evidence) if score < _SAME_FIELD else None
+
+    def compare(self, key: str, text: str, parent: str = "") -> tuple[Drop | None, dict[str, Any]]:
         """Admit an instruction unless it is too like one admitted before.
 
-        The nearest neighbours as evidence.
+        The nearest neighbours as evidence. What was made harder must not be worded like its `parent` (an id),
+        but means nearly the same: a requirement more hardly moves an embedding.
         """
         by_words = self.rouge.neighbour(self.rouge.compare([text]), 0)
         if by_words:
@@ -209,13 +193,20 @@ class Pool:
         nearest: dict[str, Any] = {"rouge": _short(next(iter(self.rouge.most_similar(text)), None))}
         if self.embeds:
             vector = self.embedding.encode([text])[0]
-            by_meaning = self.embedding.nearest(vector)
+            by_meaning = self.embedding.nearest(vector, parent)
             if by_meaning and by_meaning.score > self.embedding.threshold:
                 return Drop("same_meaning", _evidence("cosine", by_meaning, self.embedding.threshold)), {}
             nearest["embedding"] = _short(by_meaning)
             self.embedding.insert(key, text, vector)
         self.rouge.insert([key], [text])
         return None, nearest
+
+    def _evolve_texts(self) -> list[str]:
+        """What the prompts that evolve say of their own."""
+        if not self.evolution:
+            return []
+        prompt, rest = self.prompt("evolve"), {"examples": (), "instruction": "", "opener": ""}
+        return [prompt.render(how=o.how, in_depth=o.in_depth, **rest) for o in self.evolution.operations]
 
     def _shortest(self, classification: bool) -> Sequence[SeedTask]:
         fitting = [s for s in self.seeds if length(s.instruction) <= self.max_shown]
@@ -228,12 +219,13 @@ class Pool:
             )
         return pool
 
-    def _index_seeds(self) -> None:
-        texts = [s.instruction for s in self.seeds]
-        self.rouge.insert([s.id for s in self.seeds], texts)
+    def _index(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Admit without asking, as (id, instruction)."""
+        keys, texts = [key for key, _ in pairs], [text for _, text in pairs]
+        self.rouge.insert(keys, texts)
         if self.embeds:
-            for seed, vector in zip(self.seeds, self.embedding.encode(texts), strict=True):
-                self.embedding.insert(seed.id, seed.instruction, vector)
+            for key, text, vector in zip(keys, texts, self.embedding.encode(texts), strict=True):
+                self.embedding.insert(key, text, vector)
 
 
 def _evidence(measure: str, found: Neighbour, threshold: float) -> str:

@@ -98,11 +98,11 @@ def parse_proposals(
     marks = list(_LINE_MARK.finditer(lined))
     bounds = [0, *(m.start() for m in marks), len(lined)]
     pieces = [lined[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-    if (chat and marks) or _clean(pieces[0]) == opener:
+    if (chat and marks) or clean_item(pieces[0]) == opener:
         pieces[0] = ""  # "Here are five tasks:", or an opener that was not carried on
     echoes, seen = {collapse(s).casefold() for s in shown}, set[str]()
     out: list[tuple[str, Drop | None]] = []
-    for number, item in enumerate(map(_clean, pieces), 1):
+    for number, item in enumerate(map(clean_item, pieces), 1):
         key, drop = item.casefold(), None
         if not item:
             continue
@@ -117,7 +117,7 @@ def parse_proposals(
     return out
 
 
-def _clean(piece: str) -> str:
+def clean_item(piece: str) -> str:
     """One item without its number (or two: "9) 9) ...") and without quotes around the whole."""
     text = _LEFTOVER.sub("", collapse(_LINE_MARK.sub("", piece, count=1)))
     pairs = {'"': '"', "“": "”", "「": "」"}

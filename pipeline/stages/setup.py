@@ -15,9 +15,11 @@ from pipeline.engines.options import MANNER
 from pipeline.errors import PipelineError
 from pipeline.format.sources import find_sources
 from pipeline.records import LANGUAGES, SeedTask
-from pipeline.rundir import file_digest
+from pipeline.rundir import file_digest, shown
+from pipeline.stages.earlier import Earlier, earlier_sources, read_earlier
 from pipeline.stages.heldout import HeldOutFilter
-from pipeline.stages.pool import Plan, Pool
+from pipeline.stages.plan import Plan
+from pipeline.stages.pool import Pool
 from pipeline.stages.prompts import Prompts
 from pipeline.stages.quality import QualityFilter
 from pipeline.stages.screen import ScreenLimits
@@ -75,15 +77,22 @@ def manner(options: Options) -> dict[str, Any]:
 
 
 def inputs(options: Options, prompts: Prompts) -> dict[str, str]:
-    """The digests of every file that is read: seeds, prompts, word lists, held-out texts."""
+    """The digests of every file that is read: seeds, prompts, word lists, held-out texts, earlier runs."""
     files = list(seed_files(options.seeds))
     for folder in prompts.folders:
         for language in targets(options):
             files += sorted(f for f in (folder / language).glob("*") if f.is_file())
     if options.quality_model:
         files += sorted(f for f in (Path(options.quality_model) / "model").glob("*") if f.is_file())
-    held = {str(_shown(Path(source.name))): source.digest() for source in find_sources(options.heldout)}
-    return {str(_shown(f)): file_digest(f) for f in files} | held
+    more = (*find_sources(options.heldout), *earlier_sources(options.pool))
+    read = {str(shown(Path(source.name))): source.digest() for source in more}
+    return {str(shown(f)): file_digest(f) for f in files} | read
+
+
+def earlier(options: Options) -> Earlier:
+    """The instructions of earlier rounds in the wanted languages. Raises PipelineError."""
+    found = read_earlier(earlier_sources(options.pool))
+    return {language: found[language] for language in targets(options)}
 
 
 def held_out(options: Options) -> HeldOutFilter | None:
@@ -92,14 +101,6 @@ def held_out(options: Options) -> HeldOutFilter | None:
     if not sources:
         return None
     return HeldOutFilter(sources, ngram=options.heldout_ngram, rouge=options.rouge_threshold)
-
-
-def _shown(path: Path) -> Path:
-    """The path relative to the working directory where it lies inside it: the same on every machine."""
-    try:
-        return path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path
 
 
 def quality(options: Options) -> QualityFilter | None:
@@ -123,6 +124,9 @@ def check_models(options: Options) -> None:
     if options.judge_model and not options.min_judge_score:
         problem = f"got {options.judge_model}, but --min-judge-score 0 asks no judge"
         raise PipelineError("--judge-model", problem, "Give a score from 1 to 5, or leave the model out.")
+    if options.evolve_frac and options.variant == "alpaca":
+        problem = "Alpaca's variant proposes whole examples, and an instruction alone is evolved"
+        raise PipelineError("--evolve-frac", problem, "Leave it out, or --variant alpaca.")
     quality(options)
     if options.embedding_model:
         encoder(options).check()
@@ -162,10 +166,12 @@ def plan(
     same = (
         "variant",
         "seed",
+        "round",
         "num_human",
         "num_machine",
         "num_proposals",
         "classification_frac",
+        "evolve_frac",
         "max_shown",
         "num_instances",
         "max_labels",
@@ -214,15 +220,23 @@ def _sampling(options: Options) -> dict[str, Sampling]:
 
 
 def pools(
-    seeds: dict[str, list[SeedTask]], prompts: Prompts, settings: Plan, wanted: dict[str, int]
+    seeds: dict[str, list[SeedTask]],
+    prompts: Prompts,
+    settings: Plan,
+    wanted: dict[str, int],
+    earlier: Earlier | None = None,
 ) -> list[Pool]:
     """One pool per language."""
-    return [Pool(language, mine, prompts, settings, wanted[language]) for language, mine in seeds.items()]
+    before = earlier or {}
+    return [
+        Pool(language, mine, prompts, settings, wanted[language], before.get(language, ()))
+        for language, mine in seeds.items()
+    ]
 
 
 def seed_facts(paths: Sequence[str]) -> list[dict[str, Any]]:
     """What the dataset card says of each seed file."""
     return [
-        {"path": str(_shown(f)), "sha256": file_digest(f), "count": len(load_seeds([str(f)]))}
+        {"path": str(shown(f)), "sha256": file_digest(f), "count": len(load_seeds([str(f)]))}
         for f in seed_files(paths)
     ]

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from pipeline.stages.pool import Pool
 
 Arrays = dict[str, np.ndarray]
-_ASK = ("stage", "key", "label", "input", "output", "opener", "scores")
-_COUNTS = ("kept", "proposals", "proposals_in_flight", "open_candidates", "closed_candidates")
+_ASK = ("stage", "key", "label", "input", "output", "opener", "operation", "scores")
+_COUNTS = tuple(
+    "kept proposals proposals_in_flight open_candidates closed_candidates evolved evolved_kept".split()
+)
 
 
 def job_state(job: SelfInstruct) -> tuple[dict[str, Any], Arrays]:
@@ -38,7 +40,7 @@ def job_state(job: SelfInstruct) -> tuple[dict[str, Any], Arrays]:
     }
     for pool in job.pools:
         arrays[f"vectors-{pool.language}"] = pool.embedding.vectors
-        for name, texts in (("keys", pool.rouge.keys), ("texts", pool.rouge.texts)):
+        for name, texts in _texts(pool).items():
             data, lengths = pack(texts)
             arrays |= {f"{name}-{pool.language}": data, f"{name}-lengths-{pool.language}": lengths}
     return {
@@ -47,6 +49,12 @@ def job_state(job: SelfInstruct) -> tuple[dict[str, Any], Arrays]:
         "ledgers": [_ledger_state(ledger) for ledger in (job.requests, job.candidates, job.instances)],
         "pools": {pool.language: _pool_state(pool) for pool in job.pools},
     }, arrays
+
+
+def _texts(pool: Pool) -> dict[str, list[str]]:
+    """The admitted instructions, and which of them became kept tasks."""
+    finished = [key for key, _ in pool.parents.written.items]
+    return {"keys": pool.rouge.keys, "texts": pool.rouge.texts, "finished": finished}
 
 
 def restore_job(job: SelfInstruct, state: dict[str, Any], arrays: Arrays) -> None:
@@ -135,14 +143,18 @@ def _restore_pool(
 
 
 def _restore_admitted(pool: Pool, arrays: Arrays) -> None:
-    """The admitted instructions: the seeds, then what the model wrote, in each index alike."""
-    keys, texts = (
+    """The admitted instructions, in each index alike: what a new pool begins with, then the run's own."""
+    keys, texts, finished = (
         unpack(arrays[f"{name}-{pool.language}"], arrays[f"{name}-lengths-{pool.language}"])
-        for name in ("keys", "texts")
+        for name in ("keys", "texts", "finished")
     )
+    begun = len(pool.rouge)
     pool.rouge = RougeIndex(pool.rouge.threshold)
     pool.rouge.insert(keys, texts)
     if pool.embeds:
         pool.embedding.restore(keys[:], texts[:], arrays[f"vectors-{pool.language}"])
-    for key, instruction in zip(keys[len(pool.seeds) :], texts[len(pool.seeds) :], strict=True):
+    for key, instruction in zip(keys[begun:], texts[begun:], strict=True):
         pool.machine.add(key, instruction)
+    said = dict(zip(keys, texts, strict=True))
+    for key in finished[len(pool.parents.written.items) :]:
+        pool.parents.written.add(key, said[key])

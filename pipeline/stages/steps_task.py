@@ -6,9 +6,9 @@ Each is an `ask_*` and a `took_*` function.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.base import Request, Response
 from pipeline.records import Drop, Task
@@ -23,23 +23,29 @@ from pipeline.stages.classify import (
     parse_classification,
     told_by_verb,
 )
+from pipeline.stages.evolve import Operation, copied, evolve_request, failed, opening, parse_evolved
 from pipeline.stages.instantiate import labels_request, named_labels, parse_labels
-from pipeline.stages.propose import parse_proposals, propose_request
+from pipeline.stages.propose import Demonstrations, parse_proposals, propose_request
 from pipeline.stages.screen import screen
 from pipeline.stages.validate import refers_to_input
 
 if TYPE_CHECKING:
     from pipeline.stages.flow import SelfInstruct
 
+_EVOLVED = 2.5  # times as much surprisal: half of what was evolved is its parent, or the first words given
+
 
 def ask_propose(run: SelfInstruct, ask: Ask, number: int) -> Request:
     """Ask for new instructions, or for whole examples in Alpaca's variant."""
     pool, plan = ask.pool, run.plan
     rng = random.Random(f"{plan.seed}/{pool.language}/proposal {pool.proposals}")
+    evolution = pool.evolution and pool.parents.draw(pool.evolution, pool.proposals)
     if pool.proposals % plan.prompt_reuse == 0:
         pool.draw_demonstrations(rng)
     pool.proposals += 1
     pool.proposals_in_flight += 1
+    if evolution:
+        return _ask_evolved(run, ask, *evolution)
     ask.shown, classification = pool.shown_now, pool.classification_now
     ask.opener = rng.choice(pool.openers(classification)) if plan.prime else ""
     kind = (
@@ -56,9 +62,23 @@ def ask_propose(run: SelfInstruct, ask: Ask, number: int) -> Request:
     return propose_request(prompt, ask.shown, ask.opener, plan.num_proposals, sampling)
 
 
+def _ask_evolved(
+    run: SelfInstruct, ask: Ask, operation: Operation, lead: str, parent: tuple[str, str]
+) -> Request:
+    """Ask what becomes of an instruction."""
+    key, text = parent
+    prompt = ask.pool.prompt("evolve")
+    ask.shown, ask.operation, ask.label = Demonstrations((text,), (key,)), operation.name, prompt.name
+    ask.opener = opening(text, lead, in_depth=operation.in_depth) if run.plan.prime else ""
+    return evolve_request(prompt, operation, text, ask.opener, run.plan.sampling["propose"])
+
+
 def compared(run: SelfInstruct, ask: Ask, response: Response) -> list[str]:
     """The texts whose meaning `took_propose` will probably compare."""
-    return [text for text, drop, _ in _parsed(run, ask, response) if not drop] if ask.pool.embeds else []
+    if not ask.pool.embeds:
+        return []
+    found = [text for text, drop, _ in _parsed(run, ask, response) if not drop]
+    return [*found, *(ask.shown.texts if ask.operation and ask.shown else ())]
 
 
 def _parsed(
@@ -67,11 +87,27 @@ def _parsed(
     """The proposed instructions, what is wrong with each, and in Alpaca's variant its input and output."""
     shown, chat, why = ask.shown, ask.pool.prompt("propose").chat, response.finish_reason
     assert shown is not None
+    if ask.operation:
+        return [(text, drop, ("", "")) for text, drop in _evolved(ask, response, shown.texts[0])]
     if run.plan.variant == "alpaca":
         found = parse_alpaca(response.text, ask.opener, chat=chat, finish_reason=why)
         return [(p.instruction, p.drop, (p.input, p.output)) for p in found]
     parsed = parse_proposals(response.text, ask.opener, chat=chat, finish_reason=why, shown=shown.texts)
     return [(text, drop, ("", "")) for text, drop in parsed]
+
+
+def _evolved(ask: Ask, response: Response, parent: str) -> Iterator[tuple[str, Drop | None]]:
+    """The evolved instruction, if there is one, and why it is none."""
+    pool, evolution = ask.pool, ask.pool.evolution
+    assert evolution is not None
+    operation, chat = evolution.named(ask.operation), pool.prompt("evolve").chat
+    found = parse_evolved(
+        response.text, ask.opener, operation, chat=chat, finish_reason=response.finish_reason
+    )
+    if found:
+        text, drop = found
+        drop = drop or failed(text, parent, operation, evolution, pool.words)
+        yield text, drop or copied(text, operation, pool.words, pool.language)
 
 
 def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
@@ -80,17 +116,19 @@ def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
     assert shown is not None
     pool.proposals_in_flight -= 1
     for index, (text, drop, (given, said)) in enumerate(_parsed(run, ask, response)):
-        provenance = {
+        provenance: dict[str, Any] = {
             "model": run.plan.model,
             "requests": {"propose": ask.number},
             "prompts": {"propose": pool.stamp(ask.label)},
             "shown": list(shown.ids),
-            "round": 0,
+            "round": run.plan.round,
         }
+        if ask.operation:
+            provenance["evolved"] = {"from": shown.ids[0], "operation": ask.operation}
         key = f"{pool.language}-{ask.number:06d}-{index}"
         candidate = Candidate(Task(key, text, pool.language, False, provenance), pool)
         run.books.open_candidate(candidate)
-        if not _admitted(run, candidate, drop):
+        if not _admitted(run, candidate, drop, shown if ask.operation else None):
             continue
         if run.plan.variant == "alpaca":
             made = replace(ask, stage="validate", candidate=candidate, input=given, output=said)
@@ -99,20 +137,34 @@ def took_propose(run: SelfInstruct, ask: Ask, response: Response) -> None:
             pool.queue.append(Ask("classify", pool, candidate))
 
 
-def _admitted(run: SelfInstruct, candidate: Candidate, drop: Drop | None) -> bool:
-    """Screen a candidate, look for what it is too like, and put it into the pool; False if it was dropped."""
+def _harder(candidate: Candidate) -> bool:
+    """Whether it was evolved in depth."""
+    origin, evolution = candidate.task.provenance.get("evolved"), candidate.pool.evolution
+    return bool(origin and evolution and evolution.named(origin["operation"]).in_depth)
+
+
+def _admitted(
+    run: SelfInstruct, candidate: Candidate, drop: Drop | None, parent: Demonstrations | None
+) -> bool:
+    """Screen a candidate, look for what it is too like, and put it into the pool; False if it was dropped.
+
+    `parent` is what it was evolved from.
+    """
     pool, task, stage = candidate.pool, candidate.task, "parse"
     if not drop and pool.full:
         drop = not_needed(pool)
     if not drop:
         stage = "screen"
-        drop = screen(task.instruction, pool.language, pool.words, run.plan.screen, pool.prompt_texts)
+        drop = screen(task.instruction, pool.language, pool.words, run.plan.screen, pool.proposing_texts)
     if not drop and run.held_out:
         stage = "heldout"
         drop = run.held_out.instruction(task.instruction)
     if not drop:
-        stage = "dedup"
-        drop, nearest = pool.compare(task.id, task.instruction)
+        stage, harder = "dedup", bool(parent and _harder(candidate))
+        if parent and not harder:
+            drop = pool.lost_field(task.instruction, parent.texts[0])
+    if not drop:
+        drop, nearest = pool.compare(task.id, task.instruction, parent.ids[0] if parent and harder else "")
     if drop:
         run.books.drop_candidate(candidate, stage, drop)
         return False
@@ -142,7 +194,8 @@ def took_classify(run: SelfInstruct, ask: Ask, response: Response) -> None:
     candidate, pool, plan = ask.subject, ask.pool, run.plan
     drop = not_needed(pool) if pool.full else None
     if not drop and plan.compares and pool.language == "en":
-        drop = implausible(response, candidate.task.instruction, plan.min_plausibility, plan.max_surprisal)
+        most = plan.max_surprisal * (_EVOLVED if candidate.evolved else 1)
+        drop = implausible(response, candidate.task.instruction, plan.min_plausibility, most)
     if drop:
         return run.books.drop_candidate(candidate, "classify", drop)
     prompt = pool.prompt("classify_list" if plan.compares else "classify")

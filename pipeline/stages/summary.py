@@ -53,6 +53,12 @@ def funnel(job: SelfInstruct) -> dict[str, int]:
     }
 
 
+def evolved_counts(job: SelfInstruct) -> dict[str, int]:
+    """How many tasks were made of another instruction: proposed, kept."""
+    pools = job.pools
+    return {"proposed": sum(p.evolved for p in pools), "kept": sum(p.evolved_kept for p in pools)}
+
+
 def stage_counts(job: SelfInstruct) -> str:
     """The funnel on one line."""
     counts = funnel(job)
@@ -73,7 +79,13 @@ def end_table(job: SelfInstruct, tally: Tally, seconds: float) -> Table:
         reasons = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items())
         table.add_row(stage, str(row["seen"]), str(row["kept"]), reasons or "-")
     table.add_section()
-    counts = funnel(job)
+    counts, evolved = funnel(job), evolved_counts(job)
+    if evolved["proposed"]:
+        ours = evolved["kept"] / evolved["proposed"]
+        others = job.candidates.opened - evolved["proposed"]
+        theirs = f"{(job.candidates.kept - evolved['kept']) / others:.0%}" if others else "none"
+        said = f"{ours:.0%} of the evolved tasks were kept, of the others {theirs}"
+        table.add_row("evolved", str(evolved["proposed"]), str(evolved["kept"]), said)
     share = counts["kept"] / counts["proposed"] if counts["proposed"] else 0
     table.add_row(
         "all",
