@@ -118,10 +118,13 @@ def test_blocks_and_threads_change_no_verdict(
     assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)
 
 
-def test_long_texts_need_masks_of_many_words() -> None:
-    rng = random.Random(0)
+@pytest.mark.parametrize("frequent", [0, rouge._FREQUENT])
+def test_long_texts_need_masks_of_many_words(frequent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, words = random.Random(0), [f"w{i}" for i in range(300)]
     texts = [" ".join(rng.choices("abcdefgh", k=k)) for k in (63, 64, 65, 128, 129, 1000, 1000)]
+    texts += [" ".join(rng.choices(words, k=k)) for k in (254, 300)]  # an entry's lengths end at 255
     texts += [" ".join(w for w in text.split() if rng.random() < 0.8) for text in texts]
+    monkeypatch.setattr(rouge, "_FREQUENT", frequent)
     for threshold in (0.6, 0.7, 0.88):
         found = rouge.filter(texts, threshold)
         assert (found.neighbours.tolist(), found.scores.tolist()) == naive(texts, threshold)

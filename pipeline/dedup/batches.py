@@ -14,7 +14,9 @@ from pipeline.dedup.lcs import (
     f_measure,
     fewest,
     lcs,
-    lists_of,
+    list_of,
+    need,
+    packed,
     place,
     popcount,
     rarest_first,
@@ -45,7 +47,7 @@ def match(
 
 @njit(cache=True, nogil=True)
 def _copy_rows(source: Any, first: int, target: Any, begin: int, count: int) -> None:
-    """Copy rows one by one: a slice assignment takes Numba seconds to compile."""
+    """Copy entries one by one: a slice assignment takes Numba seconds to compile."""
     for i in range(count):
         for j in range(source.shape[1]):
             target[begin + i, j] = source[first + i, j]
@@ -54,35 +56,45 @@ def _copy_rows(source: Any, first: int, target: Any, begin: int, count: int) -> 
 @njit(cache=True, nogil=True)
 def _grown(lists: Postings, room: int) -> Postings:
     """The lists with room for so many entries."""
-    entries, signs = np.empty((room, 4), np.int32), np.empty((room, 2), np.uint64)
+    entries = np.empty((room, 3), np.uint64)
     _copy_rows(lists.entries, 0, entries, 0, lists.used[0])
-    _copy_rows(lists.signs, 0, signs, 0, lists.used[0])
-    return Postings(lists.base, lists.heads, lists.used, entries, signs)
+    return Postings(lists.base, lists.heads, lists.used, entries)
+
+
+@njit(cache=True, nogil=True)
+def _entries(tokens: Any, rank: Any, base: Any, longest: int, threshold: float) -> Any:
+    """The lists where an admitted text belongs, and how many of its tokens stand from each list's on."""
+    m = len(tokens)
+    least, near = fewest(m, longest, threshold), need(m, m, threshold)
+    places, left = np.empty(m, np.int64), np.empty(m, np.int64)
+    distinct, before = rarest_first(tokens, rank)
+    count = 0
+    for i in range(len(distinct)):
+        rest = m - before[i]
+        if rest < least:
+            break
+        places[count], left[count] = list_of(base, distinct[i], m, 1 if rest < near else 0), rest
+        count += 1
+    return places[:count], left[:count]
 
 
 @njit(cache=True, nogil=True)
 def _list(lists: Postings, pool: Texts, number: int, rank: Any, longest: int, threshold: float) -> Postings:
     """Enter an admitted text where it may be searched for; return the lists, which may have moved."""
-    tokens = pool.tokens[pool.starts[number] : pool.starts[number + 1]]
-    m, base, heads = len(tokens), lists.base, lists.heads
-    least = fewest(m, longest, threshold)
-    distinct, before = rarest_first(tokens, rank)
-    for i in range(len(distinct)):
-        token, p = distinct[i], before[i]
-        if m - p < least:
-            break
-        mine, _ = lists_of(base, token, m, m)
+    tokens, heads = pool.tokens[pool.starts[number] : pool.starts[number + 1]], lists.heads
+    places, left = _entries(tokens, rank, lists.base, longest, threshold)
+    for i in range(len(places)):
+        mine = places[i]
         count = heads[mine, 1]
         if count == heads[mine, 2]:  # move the list to where it has twice the room
             room, used = max(2, 2 * count), lists.used[0]
             if used + room > len(lists.entries):
                 lists = _grown(lists, max(2 * used, used + room))
             _copy_rows(lists.entries, heads[mine, 0], lists.entries, used, count)
-            _copy_rows(lists.signs, heads[mine, 0], lists.signs, used, count)
             heads[mine, 0], heads[mine, 2], lists.used[0] = used, room, used + room
-        at, entries = heads[mine, 0] + count, lists.entries
-        entries[at, 0], entries[at, 1], entries[at, 2], entries[at, 3] = number, m, m - p, pool.hidden[number]
-        lists.signs[at, 0], lists.signs[at, 1] = pool.bits[number, 0], pool.bits[number, 1]
+        at = heads[mine, 0] + count
+        lists.entries[at, 0], lists.entries[at, 1] = pool.bits[number, 0], pool.bits[number, 1]
+        lists.entries[at, 2] = packed(number, pool.hidden[number], left[i], len(tokens))
         heads[mine, 1], heads[mine, 3] = count + 1, number
     return lists
 
@@ -94,12 +106,9 @@ def count_entries(
     """Add to `counts` (L,) how many entries `list_all` would make of the first `size` texts in each list."""
     for number in range(size):
         tokens = texts.tokens[texts.starts[number] : texts.starts[number + 1]]
-        least = fewest(len(tokens), longest, threshold)
-        distinct, before = rarest_first(tokens, rank)
-        for i in range(len(distinct)):
-            if len(tokens) - before[i] < least:
-                break
-            counts[lists_of(base, distinct[i], len(tokens), len(tokens))[0]] += 1
+        places, _ = _entries(tokens, rank, base, longest, threshold)
+        for mine in places:
+            counts[mine] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -167,7 +176,9 @@ def most_similar(tokens: Any, pool: Texts, size: int, scratch: Scratch, k: int) 
         if f_measure(bound, m, n) <= scores[k - 1]:
             continue
         common = (
-            lcs(masks, scratch.slots, pool.tokens[pool.starts[number] : pool.starts[number + 1]]) if m else 0
+            lcs(masks, scratch.slots, pool.tokens[pool.starts[number] : pool.starts[number + 1]], 0)
+            if m
+            else 0
         )
         score, at = f_measure(common, m, n), k
         while at and score > scores[at - 1]:

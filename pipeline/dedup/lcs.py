@@ -1,4 +1,4 @@
-"""Compiled loops of the exact ROUGE-L index: bounds, signatures, bit-parallel LCS, search and admission.
+"""Compiled loops of the exact ROUGE-L index: bounds, signatures, bit-parallel LCS.
 
 A text is an array of token numbers. m and n are the lengths of a candidate and of an admitted text;
 need(m, n) is the smallest LCS whose F-measure exceeds the threshold. A pair is looked at only if
@@ -9,7 +9,10 @@ need(m, n) is the smallest LCS whose F-measure exceeds the threshold. A pair is 
 
 The second bound is the prefix filter: in rarity order the first shared token of a pair that shares need(m, n)
 tokens has at most m - need(m, n) tokens before it. So a text is listed only under the rarest of its tokens
-(Chaudhuri et al. 2006; Xiao et al. 2008, PPJoin). What is left is decided by the LCS itself (Hyyro 2004).
+(Chaudhuri et al. 2006). Under most of them it can only be found by texts shorter than itself: need(m, n)
+grows with m, so n - q < need(n, n) leaves m < n. These entries have lists of their own, which longer
+candidates skip (Xiao et al. 2008, PPJoin: its indexing prefix is shorter than its probing prefix). What is
+left is decided by the LCS itself (Hyyro 2004).
 """
 
 from __future__ import annotations
@@ -20,11 +23,20 @@ import numpy as np
 from numba import njit
 
 WORD = 64
-LENGTHS = 64  # lists of a frequent token; longer texts are in the last
+BYTE = 255  # entries hold lengths in bytes, longer ones as this
+_ROUNDING = 1e-12  # of four operations on floats, and to spare
+# a frequent token's lists are for lengths 1, 2, ..., 5, 6 to 7, 8 to 9, 10 to 12, ...: steps of a third
+_STEPS = [1]
+while _STEPS[-1] < BYTE:
+    _STEPS.append(max(_STEPS[-1] + 1, _STEPS[-1] * 4 // 3))
+_STEPS = _STEPS[:-1]
+SHORTEST = np.array(_STEPS)  # the shortest text of each list
+CLASSES = len(SHORTEST)
+_CLASS_OF = np.searchsorted(SHORTEST, np.arange(BYTE + 1), "right") - 1
 _ONE, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 _EACH_2, _EACH_4 = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _EACH_8, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
-_S1, _S2, _S4, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
+_S1, _S2, _S4, _S24, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(24), np.uint64(56)
 _MIX, _TOP7 = np.uint64(0x9E3779B97F4A7C15), np.uint64(57)
 
 
@@ -40,17 +52,15 @@ class Texts(NamedTuple):
 class Postings(NamedTuple):
     """For each token the admitted texts that have it among their rarest, in lists in order of admission.
 
-    A token has one list, a frequent one a list for each length up to `LENGTHS`: the first bound then skips
-    whole lists of what would otherwise be most of the work.
+    A token has one list; a frequent one has a list for each class of lengths, and as many again for entries
+    that only shorter texts need to look at. Whole lists of what would otherwise be most of the work are
+    skipped. Signatures stand with the entries: looked up by number they would not be in the cache.
     """
 
     base: np.ndarray  # (V + 1,) int64, the first list of each token
     heads: np.ndarray  # (L, 4) int64, of each list: first entry, entries, room for entries, last text
     used: np.ndarray  # (1,) int64, entries given out
-    entries: np.ndarray  # (E, 4) int32: number of the text, its length, its tokens from this one on, hidden
-    signs: (
-        np.ndarray
-    )  # (E, 2) uint64: signature of the text; looked up by its number it would not be in cache
+    entries: np.ndarray  # (E, 3) uint64: signature of the text, number and lengths: see `packed`
 
 
 class Scratch(NamedTuple):
@@ -82,10 +92,11 @@ def f_measure(common: int, m: int, n: int) -> float:
 @njit(cache=True, nogil=True)
 def need(m: int, n: int, threshold: float) -> int:
     """The smallest LCS with an F-measure above the threshold; min(m, n) + 1 if there is none."""
-    most = min(m, n)
-    # F = 2 LCS / (m + n) but for rounding, so one below threshold * (m + n) / 2 is never enough
-    least = max(1, int(threshold * (m + n) / 2) - 1)
-    while least <= most and not f_measure(least, m, n) > threshold:
+    most, exact = min(m, n), threshold * (m + n) / 2
+    # F = 2 LCS / (m + n) but for rounding: an LCS below `exact` by more than that is never enough, and one
+    # above it always is; only what is as good as equal has to be computed
+    least = max(1, int(exact * (1 - _ROUNDING)) + 1)
+    while least <= most and least <= exact * (1 + _ROUNDING) and not f_measure(least, m, n) > threshold:
         least += 1
     return min(least, most + 1)
 
@@ -116,12 +127,24 @@ def fewest(m: int, longest: int, threshold: float) -> int:
 
 
 @njit(cache=True, nogil=True)
-def lists_of(base: Any, token: Any, shortest: int, longest: int) -> Any:
-    """The lists, from one to before the other, that hold a token's texts of these lengths."""
-    first, end = base[token], base[token + 1]
-    if end - first > 1:
-        return first + min(shortest, LENGTHS) - 1, first + min(longest, LENGTHS)
-    return first, end
+def list_of(base: Any, token: Any, length: int, far: int) -> Any:
+    """The list of a token's texts of this length; `far`: of those that only shorter texts look at."""
+    first = base[token]
+    if base[token + 1] - first == 1:
+        return first
+    return first + far * CLASSES + _CLASS_OF[min(length, BYTE)]
+
+
+@njit(cache=True, nogil=True)
+def packed(number: Any, hidden: Any, left: Any, length: Any) -> Any:
+    """An entry's third word: the text's number, hidden tokens, tokens from this one on, length."""
+    return np.uint64((number << 24) | (min(hidden, BYTE) << 16) | (min(left, BYTE) << 8) | min(length, BYTE))
+
+
+@njit(cache=True, nogil=True)
+def number_of(word: Any) -> Any:
+    """The text's number in an entry's third word."""
+    return np.int64(word >> _S24)
 
 
 @njit(cache=True, nogil=True)
@@ -178,9 +201,12 @@ def place(tokens: Any, slots: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def lcs(masks: Any, slots: Any, other: Any) -> int:
-    """Length of the longest common subsequence of the text with these masks (m <= 64 words) and `other`."""
-    m, words = masks.shape
+def lcs(masks: Any, slots: Any, other: Any, wanted: int = 0) -> int:
+    """Length of the longest common subsequence of the text with these masks and `other`.
+
+    It may stop, and return 0, where so many tokens of `other` are not in the text that it is below `wanted`.
+    """
+    words, spare = masks.shape[1], len(other) - wanted
     if words == 1:
         row = _ALL
         for token in other:
@@ -188,11 +214,18 @@ def lcs(masks: Any, slots: Any, other: Any) -> int:
             if slot >= 0:
                 hit = row & masks[slot, 0]
                 row = (row + hit) | (row - hit)
+            else:
+                spare -= 1
+                if spare < 0:
+                    return 0
         return popcount(~row)
     rows = np.full(words, _ALL, np.uint64)
     for token in other:
         slot = slots[token]
         if slot < 0:
+            spare -= 1
+            if spare < 0:
+                return 0
             continue
         carry = np.uint64(0)
         for w in range(words):

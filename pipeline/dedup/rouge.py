@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pipeline.dedup import batches
-from pipeline.dedup.lcs import LENGTHS, Postings, Scratch, Texts
+from pipeline.dedup.lcs import CLASSES, Postings, Scratch, Texts
 from pipeline.dedup.tokens import WORDS, Vocabulary
 from pipeline.dedup.verdicts import NO_MATCH as NO_MATCH
 from pipeline.dedup.verdicts import Neighbour as Neighbour
@@ -22,7 +22,7 @@ from pipeline.dedup.verdicts import Verdicts as Verdicts
 
 _BLOCK, _SHARE = 2048, 8  # texts of a block: at least so many, or the pool's size over that
 _PARALLEL = 1024  # texts from which on a search is worth several threads
-_FREQUENT = 512  # occurrences from which on a token's texts are listed by length
+_FREQUENT = 512  # occurrences from which on a token's texts are listed by class of lengths
 
 
 class RougeIndex:
@@ -37,9 +37,7 @@ class RougeIndex:
         self._pool = Texts(_zeros(0, np.int32), _zeros(1), _zeros((0, 2), np.uint64), _zeros(0, np.int32))
         self._rank = _zeros(0, np.int32)
         self._ranked = 0  # tokens counted for the ranks
-        self._lists = Postings(
-            _zeros(1), _zeros((0, 4)), _zeros(1), _zeros((0, 4), np.int32), _zeros((0, 2), np.uint64)
-        )
+        self._lists = Postings(_zeros(1), _zeros((0, 4)), _zeros(1), _zeros((0, 3), np.uint64))
         self._scratch = [Scratch(_zeros(0, np.int32), _zeros(0), _zeros(1)) for _ in range(self._threads)]
         self._longest = 0
 
@@ -167,14 +165,13 @@ class RougeIndex:
         self._rank = np.empty(words, np.int32)
         self._rank[np.argsort(counts, kind="stable")] = np.arange(words, dtype=np.int32)
         base = np.zeros(words + 1, np.int64)
-        np.cumsum(np.where(counts >= _FREQUENT, LENGTHS, 1), out=base[1:])
+        np.cumsum(np.where(counts >= _FREQUENT, 2 * CLASSES, 1), out=base[1:])
         room = _zeros(int(base[-1]))
         for texts, size in ((self._pool, len(self)), (new, count)):
             batches.count_entries(texts, size, self._rank, base, self._longest, self.threshold, room)
         total, none = int(room.sum()), np.zeros_like(room)
         heads = np.stack([np.cumsum(room) - room, none, room, none], axis=1)
-        entries, signs = np.empty((total, 4), np.int32), np.empty((total, 2), np.uint64)
-        lists = Postings(base, heads, np.array([total]), entries, signs)
+        lists = Postings(base, heads, np.array([total]), np.empty((total, 3), np.uint64))
         index = (self._rank, lists, self._longest, self.threshold)
         self._lists = batches.list_all(self._pool, 0, len(self), *index)
 
