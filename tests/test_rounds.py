@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from pipeline import loop
 from pipeline.config import parse
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, Stopped
 from pipeline.intervals import Interval, share
 from pipeline.rounds import facts, guards, table
 from pipeline.rounds.facts import Made
@@ -234,3 +237,18 @@ def test_the_table_shows_every_row_with_intervals_and_why_a_round_was_rejected(t
     table.draw(shown, tmp_path)
     assert (tmp_path / "rounds.svg").stat().st_size > 5000
     assert len({line.count("|") for line in text.splitlines()[:5]}) == 1
+
+
+def test_a_signal_that_comes_too_late_for_a_stage_stops_the_loop_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage ends as if nothing had been; the loop must not go on with the next one."""
+    deaf = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(0)); time.sleep(30)"
+    stage = Stage("sft", tmp_path / "round-00" / "sft", {})
+    monkeypatch.setattr(Stage, "words", property(lambda self: ["-c", deaf]))
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Stopped) as caught:
+        stage.run()
+    timer.join()
+    assert caught.value.code == 130

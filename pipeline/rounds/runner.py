@@ -66,9 +66,11 @@ class Stage:
             start_new_session=True,  # Ctrl-C comes to us, and we pass it on
             preexec_fn=_die_with_parent,
         )
-        with _passing_on(child):
+        with _passing_on(child) as heard:
             code = child.wait()
         self._check(code)
+        if heard:  # it came too late for the stage, but not for the loop
+            raise Stopped("", EXIT_INTERRUPTED)
         return self._made()
 
     def _made(self) -> bool:
@@ -93,16 +95,18 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the child, which stops in its own way."""
+def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM go to the child, which stops in its own way; gives the signals heard."""
+    heard: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
         """A signal handler."""
+        heard.append(number)
         child.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
