@@ -95,5 +95,6 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
                 markerfacecolor="none" if hollow else "C0",
             )  # fmt: skip
         one.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=30, ha="right")
+        one.set_xlim(-0.5, len(rows) - 0.5)
         one.set_ylabel(headings[field] + (" against round 0" if field == "win_rate" else ""))
     write(figure, folder, "rounds")
