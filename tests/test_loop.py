@@ -156,6 +156,38 @@ def check_rounds(folder: Path, ended: Ended) -> None:
     assert "round 1: " in ended.err
 
 
+@pytest.mark.slow
+def test_teacher_and_policy_write_together_and_every_model_is_evaluated(place: Path) -> None:
+    """The server writes for both; a reward model drives GRPO."""
+    words_ = "max_steps=2 batch_size=4 gradient_accumulation=1 num_generations=2 max_completion_length=6"
+    grpo = f"{words_} max_prompt_length=200 max_truncated_frac=1 num_held_out=2 mask_truncated=false"
+    more = [f"grpo.{one}" for one in grpo.split()]
+    more += ["reward.max_steps=2", "reward.max_length=250", "reward.validation_frac=0.3"]
+    more += ["teacher.num_proposals=2"]
+    with FaultServer(judged, models=Anything(["smol"])) as server:
+        given = words(server, *"--stages selfinstruct sft preferences reward grpo evaluate".split())
+        given[given.index("--generator") + 1] = "mixture"
+        one = "--rounds 1 --evaluate every --teacher-frac 0.7".split()
+        ended = process(*COMMAND, *one, *given, *more, cwd=place, timeout=600, **KEYS)
+    assert ended.code == 0, ended.err[-3000:]
+    first = place / "loop" / "round-00"
+    assert lines(first / "selfinstruct-teacher" / "kept.jsonl")
+    pool = json.loads((first / "selfinstruct" / "run.json").read_text())["inputs"]
+    assert any("selfinstruct-teacher/kept.jsonl" in name for name in pool)  # the policy repeats none of them
+    found = rows(place)
+    assert [row["name"] for row in found] == ["start", "round 0, sft", "round 0, grpo", "round 0"]
+    for row in found[1:3]:
+        sheet = json.loads((first / f"evaluate-{row['name'].split()[-1]}" / "scores.json").read_text())
+        assert row["loss"]["value"] == sheet["loss"]["value"]
+    assert found[3]["loss"] == found[2]["loss"]
+    assert "reward_model=loop/round-00/reward" in (first / "grpo.yaml").read_text()
+    assert found[3]["wanted"] == found[3]["kept"] == 9  # 4 and 2 of the teacher, 2 and 1 of the policy
+    kept = [lines(first / name / "kept.jsonl") for name in ("selfinstruct-teacher", "selfinstruct")]
+    assert [len(one) for one in kept] == [6, 3]
+    assert [{row["provenance"]["model"] for row in one} for one in kept] == [{"smol"}, {"tiny"}]
+    assert not {row["instruction"] for row in kept[0]} & {row["instruction"] for row in kept[1]}
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -58,13 +58,16 @@ def test_every_recipe_of_ours_is_read_and_fits_together(path: Path) -> None:
 
 def test_the_command_line_wins_over_the_recipe_and_values_keep_their_types(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("rounds: 5\nsft: {num_epochs: 1, trainer: ['a=[1, 2]']}\ndpo: {loss: [sigmoid, sft]}\n")
+    recipe.write_text(
+        "rounds: 5\nsft: {num_epochs: 1, trainer: ['a=[1, 2]']}\ndpo: {loss: [sigmoid, sft]}\n"
+        "set: [dpo.beta=0.2]\n"
+    )
     found = read(str(recipe))
     assert found["rounds"] == 5
     options = completed(Options(set=(*found["set"], "sft.num-epochs=4", "dpo.loss=[ipo]")))
     own = sections(options)
     assert own["sft"] == {"num_epochs": 4, "trainer": ["a=[1, 2]"]}
-    assert own["dpo"] == {"loss": ["ipo"]}
+    assert own["dpo"] == {"loss": ["ipo"], "beta": 0.2}
     assert completed(options).set == options.set  # what config.yaml holds means the same again
 
 

@@ -39,10 +39,12 @@ def read(name: str) -> dict[str, Any]:
         raise PipelineError(path, "expected 'option: value' lines and sections", "Mend the file.")
     values: dict[str, Any] = {"set": []}
     for key, value in found.items():
-        if key not in _CLASSES or not isinstance(value, dict):
+        if key == "set":
+            values["set"] += value
+        elif key not in _CLASSES or not isinstance(value, dict):
             values[str(key).replace("-", "_")] = value
-            continue
-        values["set"] += [f"{key}.{name}={_written(one)}" for name, one in value.items()]
+        else:
+            values["set"] += [f"{key}.{name}={_written(one)}" for name, one in value.items()]
     return values
 
 
