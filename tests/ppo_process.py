@@ -1,4 +1,4 @@
-"""One process of a training: FOLDER MODEL ppo|grpo BATCH; the first one writes FOLDER/found.json."""
+"""One process of a training: FOLDER MODEL KIND BATCH; the first one writes FOLDER/found.json."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from trl import GRPOConfig
 
 from pipeline.engines.base import Sampling
 from pipeline.train import adapters
+from pipeline.train.critic import Critic, HeadCritic
 from pipeline.train.grpo_trainer import GRPO
 from pipeline.train.optimizers import OptimizerSettings
 from pipeline.train.ppo_math import FixedKL
@@ -21,10 +22,11 @@ from pipeline.train.rewards import Rewards, parse_rewards
 from pipeline.train.rl_options import GRPOOptions, PPOOptions
 from pipeline.train.rl_trainer import Rollouts
 from pipeline.train.rollouts import PolicyCopy
+from pipeline.train.value_model import head
 
 
 def main(folder: Path, model: str, kind: str, batch: int) -> None:
-    """Train four steps and write down the answers and the weights."""
+    """Train four steps of grpo, ppo, ppo once (one pass), ppo head; write down answers and weights."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.padding_side = "left"
@@ -71,14 +73,20 @@ def main(folder: Path, model: str, kind: str, batch: int) -> None:
         "train_dataset": data,
         "processing_class": tokenizer,
     }
-    if kind == "ppo":
-        value = tuned(AutoModelForTokenClassification.from_pretrained(model, num_labels=1), "classify")
+    if kind.startswith("ppo"):
+        critic = (
+            HeadCritic(head(policy, ""), 0.01)
+            if kind == "ppo head"
+            else Critic(
+                tuned(AutoModelForTokenClassification.from_pretrained(model, num_labels=1), "classify"), 0.01
+            )
+        )
         trainer = PPO(
             **given,
             options=PPOOptions(schedule="constant", warmup_frac=0.0),
-            args=PPOConfig(**fields, num_generations=1, num_iterations=2),
-            value_model=value,
-            ppo=PPOSettings(0.01),
+            args=PPOConfig(**fields, num_generations=1, num_iterations=1 if kind == "ppo once" else 2),
+            critic=critic,
+            ppo=PPOSettings(),
             kl=KLState(FixedKL(0.05)),
         )
     else:
@@ -88,7 +96,7 @@ def main(folder: Path, model: str, kind: str, batch: int) -> None:
     trainer.train()
     if trainer.accelerator.is_main_process:
         models = [trainer.accelerator.unwrap_model(trainer.model)]
-        models += [trainer.accelerator.unwrap_model(trainer.value_model)] if kind == "ppo" else []
+        models += [trainer.critic.model] if kind != "grpo" else []
         weights = {
             f"{i} {name}": one.detach().flatten().tolist()
             for i, whole in enumerate(models)

@@ -30,3 +30,8 @@ def slow(prompts: list[Any], answers: list[str]) -> list[float]:
     """Letters, but slowly, so that a run can be killed in its midst."""
     time.sleep(0.2)
     return letters(prompts, answers)
+
+
+def chinese(prompts: list[Any], answers: list[str]) -> list[float]:
+    """1 for prompts in Chinese, whatever is answered."""
+    return [float("请" in str(prompt)) for prompt in prompts]

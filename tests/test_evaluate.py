@@ -263,6 +263,27 @@ def test_training_data_are_followed_through_runs_and_searched(
     assert sheet("r")["heldout"]["requests"] == 9  # only reported
 
 
+def test_the_diversity_of_the_training_data_is_in_the_sheet(
+    call: Call, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sft = [
+        {"instruction": "Name a colour.", "input": "", "output": "Red."},
+        {"instruction": "Name a river.", "input": "", "output": "The Rhine."},
+        {"instruction": "Name a river.", "input": "", "output": "The Elbe."},  # asked once, said twice
+        {"instruction": "写一首短诗。", "input": "", "output": "春眠不觉晓。"},
+    ]
+    finished_run("runs/sft-001", {"model": ""}, "data/kept.jsonl", sft)
+    resolved_to(model, monkeypatch)
+    found = evaluate(call, "runs/sft-001", RuleEngine())["training_diversity"]
+    assert found["en"].pop("meaning")["left_out"] == "no embedding model"
+    own = {"distinct_1": 0.6667, "distinct_2": 0.75, "opening_entropy": 0.0, "shared_4grams": 0.0}
+    assert found["en"] == {"requests": 2, **own}
+    assert found["zh"]["requests"] == 1 and found["zh"]["distinct_1"] == 1.0
+    told = Path("r/report.md").read_text(encoding="utf-8")
+    assert "## Diversity of what the training data ask\n\n| language | measure | value |" in told
+    assert "| en | requests | 2 |" in told and "| zh | requests | 1 |" in told
+
+
 def test_contaminated_tasks_can_be_left_out_of_the_scores(
     call: Call, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,7 +258,9 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
     loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
     trainers = "answer_head classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
-    learners = "grpo_trainer ppo_math ppo_trainer rl_look rl_trainer rollouts row_order unpadded value_model"
+    learners = (
+        "critic grpo_trainer ppo_math ppo_trainer rl_look rl_trainer rollouts row_order unpadded value_model"
+    )
     training = [*tuners.split(), *trainers.split(), *learners.split()]
     assert guilty <= engine | loops | {f"pipeline/train/{name}.py" for name in training}
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def trained(folder: Path, model: Path, processes: int, *words: str) -> dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", "ppo once", "ppo head", "grpo"])
 def test_two_processes_do_what_one_does_with_twice_the_batch(kind: str, model: Path, tmp_path: Path) -> None:
     found = {}
     for processes in (1, 2):
@@ -79,7 +80,7 @@ class Stub:
     state = type("State", (), {"global_step": 0})()
     args = type("Args", (), {"steps_per_generation": 1})()
     accelerator = type("Accelerator", (), {"num_processes": 1})()
-    _ppo = PPOSettings(0.0)
+    _ppo = PPOSettings()
 
     def __init__(self, policy_loss: torch.Tensor, values: torch.Tensor) -> None:
         from collections import defaultdict
@@ -89,9 +90,11 @@ class Stub:
 
     _tokens = PPO._tokens
     _sum = staticmethod(lambda tensor: tensor)
+    _at_once = False
 
-    def _values(self, inputs: Any) -> torch.Tensor:
-        return self.values
+    @property
+    def critic(self) -> Any:
+        return SimpleNamespace(reads_policy=False, values=lambda inputs: self.values)
 
 
 def test_padding_never_changes_the_value_loss(monkeypatch: pytest.MonkeyPatch) -> None:

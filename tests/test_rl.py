@@ -117,13 +117,20 @@ def test_the_reward_rises(
     assert len(lines(run / "answers.jsonl")) == 4
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+MINIBATCHES = "--tuning full --precision bf16 --num-minibatches 2 --batch-size 2".split()
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("command", "words"),
     [
-        ["--tuning", "lora"],
-        ["--tuning", "full", "--precision", "bf16", "--num-minibatches", "2", "--batch-size", "2"],
-        pytest.param(["--rollouts", "transformers"], marks=pytest.mark.slow),
+        ("grpo", ["--tuning", "lora"]),
+        ("grpo", MINIBATCHES),
+        pytest.param("grpo", ["--rollouts", "transformers"], marks=pytest.mark.slow),
+        ("ppo", ["--tuning", "lora"]),
+        ("ppo", MINIBATCHES),
+        ("ppo", ["--num-iterations", "1"]),
+        ("ppo", ["--value-tuning", "head"]),
+        pytest.param("ppo", ["--rollouts", "transformers"], marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_weights(
@@ -279,6 +286,59 @@ def test_value_warm_up_leaves_the_policy_alone(model: Path) -> None:
     assert any(
         one.any() for name, one in found.items() if name.startswith("value_model/") and "lora_B" in name
     )
+
+
+def test_a_head_on_the_policy_learns_the_values_and_leaves_the_policy_alone(model: Path) -> None:
+    words = "--value-tuning head --value-learning-rate 0.01 --max-steps 50 --batch-size 16 --beta 0".split()
+    words += "--num-iterations 1 --gradient-accumulation 1 --value-warmup-steps 50 --learning-rate 1".split()
+    run = train("ppo", model, "--reward", "rl_rewards:chinese", *words)
+    assert not any(one.any() for name, one in weights(run).items() if "lora_B" in name)
+    explained = [row["value/explained_variance"] for row in lines(run / "metrics.jsonl") if "reward" in row]
+    assert explained[0] == 0.0 and sum(explained[-10:]) / 10 > 0.15, explained
+    head = load_file(run / "value_model" / "head.safetensors")
+    assert head["weight"].any() and {path.name for path in (run / "value_model").iterdir()} == {
+        "head.safetensors"
+    }
+    words = "--value-tuning head --value-learning-rate 1e-9 --value-model out".split()
+    again = load_file(train("ppo", model, *REWARD, *words, run="on") / "value_model" / "head.safetensors")
+    assert all(torch.allclose(again[name], head[name], atol=1e-6) for name in head)
+    said = refusal("ppo", model, "--value-tuning", "head", "--value-model", "elsewhere")
+    assert said.startswith("--value-model elsewhere: no value_model/head.safetensors. Name a run")
+
+
+@pytest.mark.parametrize("words", [[], ["--value-tuning", "head"]])
+def test_the_reward_rises_in_one_pass(words: list[str], model: Path) -> None:
+    own = "--learning-rate 0.01 --max-steps 40 --batch-size 8 --beta 0 --num-iterations 1".split()
+    run = train("ppo", model, *REWARD, *own, *words)
+    held = facts(run)["held_out"]
+    assert held["reward"]["after"]["value"] > held["reward"]["before"]["value"] + 0.2, held
+    rows = [row for row in lines(run / "metrics.jsonl") if "reward" in row]
+    assert all(row["value/clip_frac"] == 0 and row["value/loss"] > 0 for row in rows)
+
+
+def test_a_critic_that_learns_while_it_judges_learns_what_the_loss_teaches(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.train import ppo_trainer
+
+    def values(one: Any) -> dict[str, torch.Tensor]:
+        return {name: found for name, found in weights(one).items() if "value_model" in name}
+
+    rates = "--value-learning-rate 0.01 --learning-rate 0.01 --precision fp32".split()
+    words = [*REWARD, "--num-iterations", "1", *rates]
+    fast = train("ppo", model, *words, run="fast")
+    learn = ppo_trainer.PPO._old_values
+
+    def as_before(self: Any, *given: Any) -> torch.Tensor:
+        self._at_once = False
+        return learn(self, *given)
+
+    monkeypatch.setattr(ppo_trainer.PPO, "_old_values", as_before)
+    slow = train("ppo", model, *words, run="slow")
+    assert lines(fast / "rollouts.jsonl") == lines(slow / "rollouts.jsonl")
+    one, other = values(fast), values(slow)
+    moved = [name for name in one if "lora_B" in name and one[name].abs().max() > 1e-3]
+    assert moved and all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
 def test_the_alarms_are_raised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

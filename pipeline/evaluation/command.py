@@ -19,8 +19,7 @@ from pipeline.engines.journal import Journal
 from pipeline.engines.open import open_engine
 from pipeline.engines.scheduler import Scheduler
 from pipeline.errors import EXIT_INTERRUPTED, EXIT_PAUSED, Stopped
-from pipeline.evaluation import contamination, failures, lm_eval, report, setup, suggest
-from pipeline.evaluation.diversity import diversity
+from pipeline.evaluation import contamination, diversity, failures, lm_eval, report, setup, suggest
 from pipeline.evaluation.flow import Evaluating
 from pipeline.evaluation.lineage import Lineage, lineage
 from pipeline.evaluation.measures import Measured, measure
@@ -123,7 +122,8 @@ class _Run:
             "heldout": heldout,
             **scores(asked.measured),
             "loss_left_out": asked.loss_left_out,
-            "diversity": diversity(asked.measured, self.seeds, encoder, options.seed),
+            "diversity": diversity.answers(asked.measured, self.seeds, encoder, options.seed),
+            "training_diversity": diversity.requests(self.trained, self.seeds, encoder, options.seed),
             "failures": failures.summary(asked.measured),
             "contamination": found.as_json(),
             "lm_eval": lm_eval.run(options) if options.lm_eval else None,

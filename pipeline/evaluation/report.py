@@ -101,12 +101,9 @@ def markdown(sheet: Mapping[str, Any], failures: Sequence[Mapping[str, Any]]) ->
     for name, title in (("by_tag", "By kind"), ("by_language", "By language")):
         head = (title.removeprefix("By "), "requests", "success", "ROUGE-L", "loss", "repeats itself")
         parts += ["", f"## {title}", "", *_table(head, _groups(sheet[name]))]
-    parts += [
-        "",
-        "## Diversity of the answers",
-        "",
-        *_table(("language", "measure", "value"), _diversity(sheet)),
-    ]
+    for name, title in (("diversity", "the answers"), ("training_diversity", "what the training data ask")):
+        table = _table(("language", "measure", "value"), _diversity(sheet[name]))
+        parts += ["", f"## Diversity of {title}", "", *table]
     parts += ["", "## Contamination", "", *_contamination(sheet["contamination"])]
     parts += ["", "## Failures", ""]
     parts += _table(("reason", "requests"), sheet["failures"]["by_reason"].items())
@@ -130,8 +127,8 @@ def _groups(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Any, ...]
         yield (name, group["requests"], *scores)
 
 
-def _diversity(sheet: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for language, found in sheet["diversity"].items():
+def _diversity(languages: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for language, found in languages.items():
         for name, value in {**found, **found["meaning"]}.items():
             if name not in ("meaning", "answers"):
                 yield language, name, value

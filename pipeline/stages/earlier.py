@@ -11,10 +11,10 @@ from pipeline.format.sources import Source, find_sources
 from pipeline.records import LANGUAGES, text_field
 from pipeline.rows import Row
 from pipeline.rundir import RunDir, shown
-from pipeline.stages.text import cjk_share, collapse
+from pipeline.stages.language import script_language
+from pipeline.stages.text import collapse
 
 KEPT = "kept.jsonl"
-_CHINESE = 0.3  # share of Chinese characters from which an instruction counts as Chinese
 
 Earlier = Mapping[str, Sequence[tuple[str, str]]]  # by language: (id, instruction)
 
@@ -70,4 +70,4 @@ def _language(row: Row, instruction: str) -> str:
     language = row.fields.get("language")
     if language in LANGUAGES:
         return str(language)
-    return "zh" if cjk_share(instruction) >= _CHINESE else "en"
+    return script_language(instruction)

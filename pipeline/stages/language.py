@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any
 
 from pipeline.stages.language_names import ABBREVIATED, CHINESE_NAMES, ENGLISH_NAMES
-from pipeline.stages.text import units
+from pipeline.stages.text import cjk_share, units
 
 LINGUA_NAMES = (
     "ENGLISH",
@@ -115,6 +115,11 @@ def detect(text: str) -> tuple[str, float]:
 def clean(text: str) -> str:
     """Leave out what belongs to no language: code, addresses and numbers."""
     return _NOISE.sub(" ", text)
+
+
+def script_language(text: str) -> str:
+    """The one of our two languages that a request is written in: zh from three Chinese characters in ten."""
+    return "zh" if cjk_share(text) >= 0.3 else "en"
 
 
 def is_language(text: str, code: str) -> bool:

@@ -46,14 +46,8 @@ class PPOJob(RLJob):
 
         from pipeline.train.ppo_math import AdaptiveKL, FixedKL
         from pipeline.train.ppo_trainer import PPO, KLState, PPOSettings
-        from pipeline.train.value_model import learning_rate, value_model
 
         options = self.options
-        begin = options.value_model or self._reward_model() or self.base
-        self.display.say(
-            f"value model: begun as {begin}, {options.value_tuning}, rate {learning_rate(options):g}"
-        )
-        self.value_model = value_model(options, self.machine, begin, len(self.template.tokenizer))
         control = (
             AdaptiveKL(options.beta, options.kl_target, options.kl_horizon)
             if options.kl_control == "adaptive"
@@ -62,7 +56,6 @@ class PPOJob(RLJob):
         rollouts = self.rollouts(tuned[0], options.beta, drop_flat=False)
         rollouts.keepers["kl"] = KLState(control)
         ppo = PPOSettings(
-            value_learning_rate=learning_rate(options),
             gamma=options.gamma,
             lam=options.lam,
             value_clip=options.value_clip,
@@ -74,8 +67,22 @@ class PPOJob(RLJob):
         fields = self.fields() | {"entropy_coef": options.entropy_coef, "scale_rewards": "none"}
         return self.build(
             PPO, tuned, Dataset.from_list(list(rows)), None, self.template.tokenizer, fields,
-            rollouts=rollouts, ppo=ppo, value_model=self.value_model, kl=rollouts.keepers["kl"],
+            rollouts=rollouts, ppo=ppo, critic=self._critic(tuned[0]), kl=rollouts.keepers["kl"],
         )  # fmt: skip
+
+    def _critic(self, policy: Any) -> Any:
+        """What says how much tokens are worth."""
+        from pipeline.train.critic import Critic, HeadCritic
+        from pipeline.train.value_model import head, learning_rate, value_model
+
+        options, rate = self.options, learning_rate(self.options)
+        if options.value_tuning == "head":
+            said = f", begun as that of {options.value_model}" if options.value_model else ""
+            self.display.say(f"value model: a head on the policy's states{said}, rate {rate:g}")
+            return HeadCritic(head(policy, options.value_model), rate)
+        begin = options.value_model or self._reward_model() or self.base
+        self.display.say(f"value model: begun as {begin}, {options.value_tuning}, rate {rate:g}")
+        return Critic(value_model(options, self.machine, begin, len(self.template.tokenizer)), rate)
 
     def _reward_model(self) -> str:
         """The reward model that drives the run, "" without one."""
@@ -84,5 +91,10 @@ class PPOJob(RLJob):
 
     def save(self, trainer: Any, model: Any, folder: Path) -> None:
         """The policy, and beside it the value model, which another run may begin with."""
+        from pipeline.train.value_model import save_head
+
         super().save(trainer, model, folder)
-        adapters.save(trainer.accelerator.unwrap_model(trainer.value_model), self.folder / "value_model")
+        if self.options.value_tuning == "head":
+            save_head(trainer.critic.model, self.folder)
+        else:
+            adapters.save(trainer.critic.model, self.folder / "value_model")

@@ -18,14 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from pipeline.train import ppo_math, unpadded
+from pipeline.train import ppo_math
+from pipeline.train.critic import Critic
 from pipeline.train.ppo_math import AdaptiveKL, FixedKL, masked_mean
 from pipeline.train.rl_trainer import RolloutTrainer
-
-VALUE_FILE = "value.safetensors"
 
 
 class PPOConfig(GRPOConfig):
@@ -43,7 +41,6 @@ class PPOConfig(GRPOConfig):
 class PPOSettings:
     """What PPO has and GRPO has not; see the options of `python -m pipeline.ppo`."""
 
-    value_learning_rate: float
     gamma: float = 1.0
     lam: float = 0.95
     value_clip: float = 0.2
@@ -68,78 +65,52 @@ class KLState:
         self.control.value = state["value"]
 
 
-class _ForgetValueGradients(TrainerCallback):
-    """Empties the value model's gradients after a step, as the Trainer does the policy's alone."""
-
-    def __init__(self, value_model: torch.nn.Module) -> None:
-        self._value_model = value_model
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """They have been used."""
-        self._value_model.zero_grad()
-
-
 class PPO(RolloutTrainer):
-    """`value_model` gives one number for each token, (B, T, 1); `kl` holds the divergence's coefficient."""
+    """`critic` says what tokens are worth; `kl` holds the divergence's coefficient."""
 
     _tag_names = ["trl", "ppo"]
     _name = "PPO"
 
-    def __init__(self: Any, *, ppo: PPOSettings, value_model: Any, kl: KLState, **kwargs: Any) -> None:
-        self._ppo, self._kl = ppo, kl
+    def __init__(self: Any, *, ppo: PPOSettings, critic: Critic, kl: KLState, **kwargs: Any) -> None:
+        self._ppo, self._kl, self.critic = ppo, kl, critic
+        self._read: list[Tensor] = []  # values (B, T) of the calls of this draw, the policy's first
         super().__init__(**kwargs)
-        for module in value_model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        value_model.config.pad_token_id = self._tokenizer.pad_token_id
-        self.value_model = self.accelerator.prepare_model(value_model)
-        self.add_callback(_ForgetValueGradients(self.value_model))
-
-    # ---- optimizer ----
+        critic.attach(self)
+        one_step = self.args.steps_per_generation == self.args.gradient_accumulation_steps
+        self._at_once = one_step and self.num_iterations == 1 and not critic.reads_policy
 
     def create_optimizer(self: Any, model: Any = None) -> Any:
-        """The policy's, with the value model's parameters as one more group."""
+        """The policy's, with the critic's parameters as one more group."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if fresh:
-            trained = [one for one in self.value_model.parameters() if one.requires_grad]
-            rate = self._ppo.value_learning_rate
-            optimizer.add_param_group({"params": trained, "lr": rate, "weight_decay": 0.0})
+            group = {"params": self.critic.trained, "lr": self.critic.learning_rate, "weight_decay": 0.0}
+            optimizer.add_param_group(group)
         return optimizer
-
-    def _clip_grad_norm(self: Any, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
-        found = torch.nn.utils.clip_grad_norm_(self.value_model.parameters(), self.args.max_grad_norm)
-        self._metrics["train"]["value/grad_norm"].append(float(found))
-        return norm
 
     # ---- what an answer's tokens were worth ----
 
-    def _values(self: Any, batch: dict[str, Tensor], size: int = 0) -> Tensor:
-        """The value of the text before each token of the answers (B, T), `size` rows at a time."""
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    def read_beside(self: Any, length: int) -> list[Tensor]:
+        """A head's values."""
+        return [self.critic.read(length)] if self.critic.reads_policy else []
 
-        def what(ids: Tensor, mask: Tensor, length: int) -> list[Tensor]:
-            """The values alone."""
-            positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-            with self.accelerator.autocast():
-                found = self.value_model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-                ).logits
-            return [found[..., 0].float()[:, -length - 1 : -1]]
-
-        return unpadded.compute(what, ids, mask, batch["completion_ids"].shape[1], size)[0]
+    def _get_per_token_logps_and_entropies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if not torch.is_grad_enabled():  # of a draw; those of the loss are used at once
+            self._read += self.beside
+        return found
 
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
+        self._read.clear()
         out: dict[str, Any] = super()._generate_and_score_completions(inputs)
         with torch.no_grad():
             self._judge_tokens(out)
         return out
 
     def _log_probabilities(self: Any, out: dict[str, Any]) -> Tensor:
-        """The policy's, of every token (B, T)."""
+        """The policy's, of every token (B, T); a head's values of it become the first of those read."""
         if "old_per_token_logps" not in out:
+            self._read.clear()  # the reference's
             ids = torch.cat([out["prompt_ids"], out["completion_ids"]], 1)
             mask = torch.cat([out["prompt_mask"], out["completion_mask"]], 1)
             length, size = out["completion_ids"].shape[1], self.args.per_device_train_batch_size
@@ -152,9 +123,7 @@ class PPO(RolloutTrainer):
     def _judge_tokens(self: Any, out: dict[str, Any]) -> None:
         """Put advantages, returns and values (B, T) into the batch."""
         own, mask = self._ppo, out["completion_mask"].float()
-        policy, size = self._log_probabilities(out), self.args.per_device_train_batch_size
-        values = self._values(out, size) * mask
-        divergence = torch.zeros_like(mask)
+        policy, divergence = self._log_probabilities(out), torch.zeros_like(mask)
         if "ref_per_token_logps" in out:
             divergence = ppo_math.kl(policy, out["ref_per_token_logps"], mask, own.kl_estimator)
         scores = self._own_scores(len(mask)) - own.missing_eos_penalty * self._endless(out, mask)
@@ -162,10 +131,30 @@ class PPO(RolloutTrainer):
         rewards = ppo_math.token_rewards(scores, divergence, mask, coefficient)
         if own.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, self._sum, keep_mean=True)
+        values = self._old_values(out, rewards, mask)
         found, returns = ppo_math.advantages(rewards, values, mask, own.gamma, own.lam)
         out["advantages"] = ppo_math.whiten(found, mask, self._sum)
         out["returns"], out["old_values"] = returns, values
         self._record(values, returns, divergence, scores, mask)
+
+    def _old_values(self: Any, out: dict[str, Any], rewards: Tensor, mask: Tensor) -> Tensor:
+        """The values before training on this draw (B, T); where it has one pass, the critic learns here."""
+        own, size = self._ppo, self.args.per_device_train_batch_size
+        if self.critic.reads_policy:
+            values = self._read[0]
+        elif self._at_once and self.mode == "train":
+
+            def returns(rows: Tensor, values: Tensor) -> Tensor:
+                """What these values should have been."""
+                some = rewards[rows, : values.shape[1]], values, mask[rows, : values.shape[1]]
+                return ppo_math.advantages(*some, own.gamma, own.lam)[1]
+
+            tokens = out["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+            values, loss = self.critic.learn(out, returns, tokens, size)
+            self._record_loss(loss, torch.zeros_like(loss), mask)
+        else:
+            values = self.critic.values(out, size)
+        return values * mask
 
     def _sum(self: Any, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, reduction="sum")
@@ -208,14 +197,19 @@ class PPO(RolloutTrainer):
             self.beta = beta
         if self.state.global_step < self._ppo.value_warmup_steps:
             policy_loss = policy_loss * 0.0
+        if self._at_once and self.mode == "train":
+            return policy_loss  # and the critic has learnt
         mask = inputs["completion_mask"].float()
-        loss, clipped = ppo_math.value_loss(
-            self._values(inputs), inputs["old_values"], inputs["returns"], mask, self._ppo.value_clip
-        )
-        metrics = self._metrics[self.mode]
-        metrics["value/loss"].append(float(masked_mean(loss.detach(), mask, self._sum)))
-        metrics["value/clip_frac"].append(float(masked_mean(clipped, mask, self._sum)))
+        values = self.beside[0] if self.critic.reads_policy else self.critic.values(inputs)
+        old, returns = inputs["old_values"], inputs["returns"]
+        loss, clipped = ppo_math.value_loss(values, old, returns, mask, self._ppo.value_clip)
+        self._record_loss(loss.detach(), clipped, mask)
         return policy_loss + loss.sum() / self._tokens(inputs)
+
+    def _record_loss(self: Any, loss: Tensor, clipped: Tensor, mask: Tensor) -> None:
+        metrics = self._metrics[self.mode]
+        metrics["value/loss"].append(float(masked_mean(loss, mask, self._sum)))
+        metrics["value/clip_frac"].append(float(masked_mean(clipped, mask, self._sum)))
 
     def _tokens(self: Any, inputs: dict[str, Any]) -> Tensor:
         """What TRL's loss "dapo" divides by: the tokens of an optimizer step, a process's share."""
@@ -227,24 +221,9 @@ class PPO(RolloutTrainer):
     # ---- checkpoints ----
 
     def save_beside(self: Any, folder: Path) -> None:
-        """The value model's trained parameters."""
-        from safetensors.torch import save_file
-
-        model = self.accelerator.unwrap_model(self.value_model)
-        trained = {
-            name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad
-        }
-        save_file(trained, str(folder / VALUE_FILE))
+        """The critic's trained parameters."""
+        self.critic.save(folder)
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
-        from safetensors.torch import load_file
-
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        found = load_file(str(Path(resume_from_checkpoint) / VALUE_FILE))
-        value_model = self.accelerator.unwrap_model(self.value_model)
-        with torch.no_grad():
-            for name, one in value_model.named_parameters():
-                if one.requires_grad:
-                    one.copy_(found.pop(name))
-        if found:
-            raise RuntimeError(f"{VALUE_FILE} holds parameters that the value model has not: {sorted(found)}")
+        self.critic.load(Path(resume_from_checkpoint))

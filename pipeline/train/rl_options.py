@@ -159,12 +159,20 @@ class PPOOptions(RLOptions):
     value_model: str = option(
         "",
         "what the value model begins as: run or hub id; none: the model of --reward reward_model=, else the "
-        "policy",
+        "policy; a head: the run whose head it goes on with",
         metavar="MODEL",
         group=_VALUE,
     )
-    value_tuning: str = option("lora", "lora, or full: every weight", choices=("lora", "full"), group=_VALUE)
-    value_learning_rate: float = option(0.0, "0: the method's own, five times", low=0, group=_VALUE)
+    value_tuning: str = option(
+        "lora",
+        "lora; full: every weight; head: no model, but one layer on the policy's own states, which costs "
+        "next to nothing",
+        choices=("lora", "full", "head"),
+        group=_VALUE,
+    )
+    value_learning_rate: float = option(
+        0.0, "0: five times the tuning method's own, a head's 1e-4", low=0, group=_VALUE
+    )
     value_clip: float = option(0.2, "how far a value may move in one draw, clipped", low=0.001, group=_VALUE)
     value_warmup_steps: int = option(
         0, "steps at the beginning in which the value model learns alone", low=0, group=_VALUE

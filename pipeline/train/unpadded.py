@@ -7,7 +7,7 @@ and so are rows whose answers take no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,26 +18,37 @@ from trl import GRPOTrainer
 Compute = Callable[[Tensor, Tensor, int], Sequence[Tensor]]
 
 
-def compute(what: Compute, ids: Tensor, mask: Tensor, length: int, size: int = 0) -> list[Tensor]:
-    """What `what(ids, mask, length)` gives for each answer token, 0 where there is none.
+def pieces(mask: Tensor, length: int, size: int = 0) -> Iterator[tuple[Tensor, slice, int]]:
+    """Parts of a batch, to be computed one by one: rows (N,), the columns they fill, their answers' tokens.
 
-    `ids` and `mask` (B, P + length) hold prompts padded on the left and answers of at most `length` tokens
-    padded on the right. `what` is called with at most `size` rows at a time (0: all) and gives tensors
-    (rows, length), each of which is put together here (B, length).
+    `mask` (B, P + length) is that of prompts padded on the left and answers of at most `length` tokens padded
+    on the right. A part has at most `size` rows (0: all), alike in length; rows without an answer are left
+    out. Where no row has one, one comes all the same: other processes wait for its gradients, which are 0.
     """
     answers = mask[:, -length:].bool()
     some = answers.any(1).nonzero()[:, 0]
-    if not len(some):  # one row all the same: its gradients, which are 0, are waited for by other processes
-        some = torch.zeros(1, dtype=torch.long, device=ids.device)
+    if not len(some):
+        some = torch.zeros(1, dtype=torch.long, device=mask.device)
     some = some[mask[some].sum(1).argsort(stable=True)]
-    parts = []
     for rows in some.split(size or len(some)):
         first = int(mask[rows].any(0).int().argmax())
         filled = answers[rows].any(0).nonzero()
         width = int(filled.max()) + 1 if len(filled) else 1
-        columns = slice(first, mask.shape[1] - length + width)
+        yield rows, slice(first, mask.shape[1] - length + width), width
+
+
+def compute(what: Compute, ids: Tensor, mask: Tensor, length: int, size: int = 0) -> list[Tensor]:
+    """What `what(ids, mask, length)` gives for each answer token, 0 where there is none.
+
+    `ids` and `mask` (B, P + length) and `size` are those of `pieces`, with each of which `what` is called; it
+    gives tensors (rows, length), each of which is put together here (B, length).
+    """
+    parts, order = [], []
+    for rows, columns, width in pieces(mask, length, size):
         found = what(ids[rows, columns], mask[rows, columns], width)
         parts.append([pad(one, (0, length - width)) for one in found])
+        order.append(rows)
+    some = torch.cat(order)
     place = torch.full((len(ids),), len(some), device=ids.device)
     place[some] = torch.arange(len(some), device=ids.device)
     return [torch.cat([*whole, whole[0].new_zeros(1, length)])[place] for whole in zip(*parts, strict=True)]
@@ -70,6 +81,11 @@ class UnpaddedTrainer(GRPOTrainer):
     """TRL's GRPOTrainer for texts, without its padding."""
 
     log_probabilities: Tensor  # (B, T), of the batch computed last
+    beside: list[Tensor]  # each (B, T), what read_beside gave for it
+
+    def read_beside(self, length: int) -> list[Tensor]:
+        """What else is taken from the forward pass just done, of the last `length` tokens (rows, length)."""
+        return []
 
     def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -102,9 +118,10 @@ class UnpaddedTrainer(GRPOTrainer):
                 model, ids, mask, length, compute_entropy=compute_entropy, compute_aux_loss=compute_aux_loss
             )
             losses.append(loss)
-            return [logps, entropies] if compute_entropy else [logps]
+            return [logps, *([entropies] if compute_entropy else []), *self.read_beside(length)]
 
         found = compute(what, input_ids, attention_mask, logits_to_keep, batch_size)
         self.log_probabilities = found[0].detach()
+        self.beside = found[2 if compute_entropy else 1 :]
         loss = torch.stack(losses).mean() if compute_aux_loss else None
         return found[0], found[1] if compute_entropy else None, loss

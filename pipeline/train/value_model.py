@@ -1,16 +1,24 @@
-"""The value model of PPO: one number a token, begun as the policy, as a reward model or as any other."""
+"""The value model of PPO: one number a token, begun as the policy, as a reward model or as any other.
+
+Or a head: one layer on the policy's own states, as in TRL's first PPO; here its gradients stop at the states.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline.engines.models import language_model
 from pipeline.errors import PipelineError
 from pipeline.train import adapters
 from pipeline.train.hardware import Hardware
 from pipeline.train.rl_options import PPOOptions
+
+HEAD_FILE = "value_model/head.safetensors"  # in a run's directory
+HEAD_LEARNING_RATE = 1e-4  # an Adam step moves a value by up to that times its hundreds of states
 
 
 def value_model(options: PPOOptions, machine: Hardware, begin: str, num_tokens: int) -> Any:
@@ -45,9 +53,42 @@ def value_model(options: PPOOptions, machine: Hardware, begin: str, num_tokens: 
     return adapters.attach(model, settings)
 
 
+def head(policy: Any, begin: str) -> torch.nn.Module:
+    """A layer (B, T, H) -> (B, T, 1) for the policy's states: 0 everywhere, or that of the PPO run `begin`.
+
+    Raises PipelineError.
+    """
+    width = policy.config.get_text_config().hidden_size
+    found = torch.nn.Linear(width, 1)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.zero_()
+    if begin:
+        file = Path(begin) / HEAD_FILE
+        if not file.is_file():
+            fix = "Name a run of pipeline.ppo --value-tuning head, or leave it out."
+            raise PipelineError(f"--value-model {begin}", f"no {HEAD_FILE}", fix)
+        weights = load_file(file)
+        if weights["weight"].shape != found.weight.shape:
+            problem = f"its policy has states of {weights['weight'].shape[1]} numbers, this one of {width}"
+            raise PipelineError(f"--value-model {begin}", problem, "Begin with a run of this policy.")
+        found.load_state_dict(weights)
+    return found
+
+
+def save_head(layer: torch.nn.Module, run: Path) -> None:
+    """Keep it in the run's directory, for `head` to begin with."""
+    (run / HEAD_FILE).parent.mkdir(exist_ok=True)
+    save_file(layer.state_dict(), run / HEAD_FILE)
+
+
 def learning_rate(options: PPOOptions) -> float:
-    """Five times what its method takes to learn answers: its task is new to it."""
-    return options.value_learning_rate or 5 * adapters.METHODS[options.value_tuning].learning_rate
+    """Of models five times what their method takes to learn answers: the task is new to them."""
+    if options.value_learning_rate:
+        return options.value_learning_rate
+    if options.value_tuning == "head":
+        return HEAD_LEARNING_RATE
+    return 5 * adapters.METHODS[options.value_tuning].learning_rate
 
 
 def _head(model: Any) -> Any:
