@@ -76,7 +76,7 @@ class Prompt:
     """A request to be answered: an optional system message and what a user says.
 
     `verifier` is the JSON of what can be checked in an answer (`pipeline.verify`), `reference` an answer that
-    came with it.
+    came with it, `score_std` how far the scores of answers drawn before lie apart (None: not known).
     """
 
     id: str
@@ -84,6 +84,7 @@ class Prompt:
     language: str
     verifier: Mapping[str, Any] | None = None
     reference: str = ""
+    score_std: float | None = None
 
     @property
     def request(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -199,7 +200,13 @@ def test_verifiable_checks_decide_without_a_judge(tmp_path: Path) -> None:
     assert not any("good" in said(row, "rejected") for row in pairs)
     best = rows(tmp_path / "r" / "best_of_n.jsonl")
     assert all("good" in row["messages"][-1]["content"] for row in best if row["score"] == 1)
-    assert rows(tmp_path / "r" / "prompts.jsonl")[0]["verifier"] == spec
+    asked = rows(tmp_path / "r" / "prompts.jsonl")
+    assert asked[0]["verifier"] == spec
+    answers = rows(tmp_path / "r" / "answers.jsonl")
+    for prompt, case in zip(asked, answers, strict=True):
+        found = [one["scores"]["checks"] for one in case["answers"] if "checks" in one["scores"]]
+        assert prompt["score_std"] == pytest.approx(statistics.pstdev(found), abs=1e-4)
+    assert len({prompt["score_std"] for prompt in asked}) > 1
 
 
 def test_constraints_are_added_in_both_languages_and_named_in_the_prompt_files(tmp_path: Path) -> None:
@@ -411,6 +418,7 @@ def test_all_shapes_are_written_and_load(tmp_path: Path) -> None:
             [],
             "prompts.jsonl:1: the prompt has turns of user, assistant, expected one of the user.",
         ),
+        ({"prompt": "x", "score_std": -1}, [], "'score_std' is -1, expected a number of at least 0. Fix"),
         ({"prompt": "x", "answers": [3]}, [], "prompts.jsonl:1 answers[0]: no text, expected text"),
         ({"prompt": "x"}, ["--judges", "checks"], "--judges checks: no prompt has a verifier"),
         ({"prompt": "x"}, ["--judges", "human"], "--judges human: no answer in the rows has a score"),

@@ -129,7 +129,8 @@ MINIBATCHES = "--tuning full --precision bf16 --num-minibatches 2 --batch-size 2
         ("ppo", ["--tuning", "lora"]),
         ("ppo", MINIBATCHES),
         ("ppo", ["--num-iterations", "1"]),
-        ("ppo", ["--value-tuning", "head"]),
+        ("ppo", ["--value-tuning", "head", "--num-iterations", "1"]),
+        ("ppo", ["--value-tuning", "head", *MINIBATCHES]),
         pytest.param("ppo", ["--rollouts", "transformers"], marks=pytest.mark.slow),
     ],
 )
@@ -250,6 +251,7 @@ def test_too_many_answers_cut_off_stop_the_run(model: Path) -> None:
             "vllm is not installed",
             marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="it is installed"),
         ),
+        ("grpo", ["--min-score-std", "0.1"], "no prompt has a 'score_std'. Give the prompts.jsonl of a run"),
         ("ppo", ["--optimizer", "lomo"], "it cannot train policy and value model together"),
         ("ppo", ["--kl-control", "adaptive", "--beta", "0"], "nothing to follow"),
         ("ppo", ["--value-model", "nowhere/at-all"], "nowhere/at-all"),
@@ -257,6 +259,23 @@ def test_too_many_answers_cut_off_stop_the_run(model: Path) -> None:
 )
 def test_what_does_not_fit_is_refused(command: str, words: list[str], said: str, model: Path) -> None:
     assert said in refusal(command, model, *words)
+
+
+def test_prompts_whose_answers_were_all_alike_can_be_left_out(model: Path) -> None:
+    rows = list(map(json.loads, Path(prompts()).read_text("utf-8").splitlines()))
+    for number, row in enumerate(rows[:40]):
+        row["score_std"] = number % 2 / 4  # of the last eight it is not known
+    Path("known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["--min-score-std", "0.2", *REWARD, "--max-steps", "24", "--model", str(model), "--run", "out"]
+    main, own = COMMANDS["grpo"]
+    assert main(["known.jsonl", *FEW, *own, *words]) == 0
+    dropped = {row["id"]: row for row in lines(Path("out/dropped.jsonl"))}
+    used = {int(row["id"][1:]) for row in lines(Path("out/rollouts.jsonl"))}
+    held = {int(row["id"][1:]) for row in lines(Path("out/answers.jsonl"))}
+    assert used and not any(number < 40 and number % 2 == 0 for number in used) and not held & used
+    assert all(row["reason"] == "scored_alike" and int(name[1:]) % 2 == 0 for name, row in dropped.items())
+    assert any(number < 40 and number % 2 == 0 for number in held), "what is held out is not chosen"
+    assert len(dropped) > 10
 
 
 def test_prompts_of_one_family_are_held_out_together(model: Path) -> None:

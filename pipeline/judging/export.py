@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ def write(
     target.write("preferences.jsonl", _lines(map(_preference, pairs)))
     best = [(case, *found) for case in cases if (found := _best(case, judges, least))]
     target.write("best_of_n.jsonl", _lines(_example(*row) for row in best))
-    target.write("prompts.jsonl", _lines(map(_prompt, cases)))
+    rows = ({**_prompt(case), **_apart(case, judges)} for case in cases)
+    target.write("prompts.jsonl", _lines(rows))
 
 
 def export(target: RunDir, pairs: Sequence[Pair], shapes: Sequence[str]) -> None:
@@ -110,6 +112,16 @@ def _prompt(case: Case) -> dict[str, Any]:
     prompt = case.prompt
     found: dict[str, Any] = {"id": prompt.id, "prompt": _messages(case), "language": prompt.language}
     return {**found, "verifier": prompt.verifier} if prompt.verifier else found
+
+
+def _apart(case: Case, judges: Sequence[str]) -> dict[str, float]:
+    """How far the scores of the judge who decides on this prompt lie apart; nothing where none scored two."""
+    scored = {
+        judge: [answer.scores[judge] for answer in case.answers if judge in answer.scores] for judge in judges
+    }
+    able = [judge for judge in judges if len(scored[judge]) > 1]
+    judge = deciding(case, judges) or (able[0] if able else "")
+    return {"score_std": round(statistics.pstdev(scored[judge]), 4)} if judge else {}
 
 
 def _best(case: Case, judges: Sequence[str], least: float) -> tuple[Answer, str] | None:

@@ -19,11 +19,10 @@ from pipeline.format.conversations import Message, conversations, turns
 from pipeline.format.sources import Source
 from pipeline.records import LANGUAGES, Prompt
 from pipeline.rows import Row
-from pipeline.stages.text import cjk_share
+from pipeline.stages.language import script_language
 from pipeline.verify.compose import constrain
 from pipeline.verify.verifier import from_row
 
-_CHINESE = 0.3  # share of Chinese characters from which a request counts as Chinese
 _GIVEN = ("answers", "completions")
 _TEXTS = ("text", "response", "content")  # of a given answer
 _FIX = "Fix the row, or leave such rows out with --bad-rows drop."
@@ -130,7 +129,8 @@ def _constrained(every: Sequence[Asked], most: int, seed: int) -> Iterator[Asked
         request, verifier = constrain(prompt.request, prompt.language, rng, most)
         messages = (*prompt.messages[:-1], {"role": "user", "content": request})
         name = prompt.id if number == 1 else f"{prompt.id}#{number}"
-        yield Asked(replace(prompt, id=name, messages=messages, verifier=verifier, reference=""))
+        changed = replace(prompt, id=name, messages=messages, verifier=verifier)
+        yield Asked(replace(changed, reference="", score_std=None))
 
 
 def _asked(row: Row) -> Iterator[Asked]:
@@ -145,9 +145,9 @@ def _asked(row: Row) -> Iterator[Asked]:
             raise PipelineError(where, "the prompt is empty, expected text", _FIX)
         language = fields.get("language")
         if language not in LANGUAGES:
-            language = "zh" if cjk_share(messages[-1]["content"]) >= _CHINESE else "en"
+            language = script_language(messages[-1]["content"])
         name = str(fields.get("id") or Path(where).name)
-        prompt = Prompt(name, tuple(messages), language, checks, reference)
+        prompt = Prompt(name, tuple(messages), language, checks, reference, _score_std(fields, where))
         yield Asked(prompt, tuple(_given(fields, where)))
 
 
@@ -167,6 +167,15 @@ def _spoken(row: Row) -> Iterator[tuple[Sequence[Message], str]]:
     else:
         for one in conversations(row):
             yield one.messages[:-1], one.messages[-1]["content"]
+
+
+def _score_std(fields: Mapping[str, Any], where: str) -> float | None:
+    value = fields.get("score_std")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise PipelineError(where, f"'score_std' is {value!r}, expected a number of at least 0", _FIX)
+    return float(value)
 
 
 def _given(fields: Mapping[str, Any], where: str) -> Iterator[GivenAnswer]:

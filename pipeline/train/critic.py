@@ -68,6 +68,13 @@ class Critic(TrainerCallback):
             values[rows, :width], losses[rows, :width] = old, loss.detach()
         return values, losses
 
+    def forget(self) -> None:
+        """It remembers nothing."""
+
+    def read(self, length: int) -> list[Tensor]:
+        """What a head reads off the policy's pass just done."""
+        return []
+
     def _of(self, ids: Tensor, mask: Tensor, length: int) -> Tensor:
         """The values before the last `length` tokens (B, length)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
@@ -121,20 +128,30 @@ class HeadCritic(Critic):
     def attach(self, trainer: Any) -> None:
         """Watch the policy's decoder."""
         super().attach(trainer)
+        self._states: Tensor | None = None
         policy = trainer.accelerator.unwrap_model(trainer.model)
         plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
 
+        decoder = plain.get_decoder()
+
         def keep(module: Any, given: Any, output: Any) -> None:
-            """Hold the states of the last pass; a function, as the policy is copied with its hooks."""
-            self._states = output[0].detach()
+            """Hold the states of a pass. A function, as the policy is copied with its hooks to draw from."""
+            if module is decoder:
+                self._states = output[0].detach()
 
-        plain.get_decoder().register_forward_hook(keep)
+        decoder.register_forward_hook(keep)
 
-    def read(self, length: int) -> Tensor:
-        """The values before the last `length` tokens of the policy's last forward pass (B, length)."""
+    def forget(self) -> None:
+        """What comes next may be another model's pass."""
+        self._states = None
+
+    def read(self, length: int) -> list[Tensor]:
+        """The values before the last `length` tokens of the last pass (B, length), if it was the policy's."""
+        if self._states is None:
+            return []
         states = self._states[:, -length - 1 : -1].float()
         with torch.autocast(states.device.type, enabled=False):
-            return self.model(states)[..., 0]
+            return [self.model(states)[..., 0]]
 
 
 def _whole(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -92,9 +92,10 @@ class PPO(RolloutTrainer):
 
     def read_beside(self: Any, length: int) -> list[Tensor]:
         """A head's values."""
-        return [self.critic.read(length)] if self.critic.reads_policy else []
+        return self.critic.read(length)
 
     def _get_per_token_logps_and_entropies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.critic.forget()
         found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if not torch.is_grad_enabled():  # of a draw; those of the loss are used at once
             self._read += self.beside

@@ -37,6 +37,13 @@ class RLOptions(BaseOptions):
     validation_frac: float = option(
         0.1, "share of the prompts held out; copies of one prompt stay together", low=0, high=0.9, group=DATA
     )
+    min_score_std: float = option(
+        0.0,
+        "prompts whose answers, drawn before by pipeline.preferences, have scores with a smaller standard "
+        "deviation are not trained on: answers that are all alike teach little; 0: all are",
+        low=0,
+        group=DATA,
+    )
     max_prompt_length: int = option(
         1024, "tokens of a prompt; rows with a longer one are left out", low=8, group=FORMAT
     )

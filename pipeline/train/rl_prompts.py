@@ -16,6 +16,7 @@ from pipeline.train.data import Input, left_out
 from pipeline.train.rl_options import RLOptions
 
 TOO_LONG = "prompt_too_long"
+ALIKE = "scored_alike"
 _COPY = "#"  # before the number of a prompt's copy in its name
 
 
@@ -42,7 +43,24 @@ def load(options: RLOptions, given: Input, template: Template) -> PromptData:
         raise PipelineError("data", "no prompt is left to train on", fix)
     train, held = split([_family(one) for one in fitting], options.validation_frac, options.seed)
     data.train, data.validation = [fitting[i] for i in train], [fitting[i] for i in held]
+    if options.min_score_std:
+        data.train = _apart(data.train, options.min_score_std, data.dropped)
     return data
+
+
+def _apart(prompts: Sequence[Prompt], least: float, dropped: list[dict[str, str]]) -> list[Prompt]:
+    """The prompts whose scores lay far enough apart. Raises PipelineError where that is not known."""
+    if all(one.score_std is None for one in prompts):
+        fix = "Give the prompts.jsonl of a run of pipeline.preferences."
+        raise PipelineError(f"--min-score-std {least:g}", "no prompt has a 'score_std'", fix)
+    kept = [one for one in prompts if one.score_std is None or one.score_std >= least]
+    names = {one.id for one in kept}
+    dropped += [
+        left_out(one.id, ALIKE, f"standard deviation {one.score_std:g}")
+        for one in prompts
+        if one.id not in names
+    ]
+    return kept
 
 
 def columns(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

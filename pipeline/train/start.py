@@ -38,6 +38,8 @@ def run(kind: type[Job], options: BaseOptions, root: Path) -> int:
     passed_through(options, kind.config_class(options))
     options = kind.fitted(options, base)
     machine = hardware.choose(options)
+    if machine.device == "cpu":
+        hardware.keep_memory()
     kind.check(options)
     target.claim(config, inputs, resume=options.resume, overwrite=options.overwrite)
     try:
