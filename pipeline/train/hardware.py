@@ -75,14 +75,22 @@ def keep_memory() -> None:
     """Have glibc keep the memory that tensors free, instead of giving it back and asking for it again.
 
     Training on a CPU allocates and frees hundreds of large tensors a step; each time the kernel hands out and
-    clears their pages anew, which takes a fifth of a step. The price is that the peak is held to the end.
+    clears their pages anew, which takes a fifth of a step. What is kept grows in holes: see `trim_memory`.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(_M_TOP_PAD, 2**26)
+    if libc := _glibc():
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_TOP_PAD, 2**26)
+
+
+def trim_memory() -> None:
+    """Give all freed memory back."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def _on(wanted: str, fitting: bool) -> bool:

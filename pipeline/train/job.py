@@ -196,13 +196,15 @@ class Job(ABC):
         from transformers import EarlyStoppingCallback
         from transformers.integrations import TensorBoardCallback
 
-        from pipeline.train.watch import Stop
+        from pipeline.train.watch import Stop, Trim
 
         stop, options = Stop(self.stops_every), self.options
         if options.early_stopping and trainer.eval_dataset is not None:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         began = time.monotonic()
         trainer.add_callback(stop)
+        if self.machine.device == "cpu":
+            trainer.add_callback(Trim())
         if self.leads:
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard"))))
         with stop.listening(), disk_errors(self.folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -13,13 +14,14 @@ from transformers import TrainerCallback
 
 from pipeline.lines import LineFile
 from pipeline.progress import Display
-from pipeline.train import processes
+from pipeline.train import hardware, processes
 
 _SHOWN = (
     "loss", "eval_loss", "mean_token_accuracy", "rewards/margins", "rewards/accuracies", "margin", "accuracy",
     "eval_rewards/accuracies", "eval_accuracy", "reward", "completions/mean_length", "kl/answer",
     "value/explained_variance", "eval_reward", "eval_satisfied", "learning_rate", "grad_norm",
 )  # fmt: skip
+_TRIM_EVERY = 20.0  # seconds
 
 
 class Metrics(TrainerCallback):
@@ -41,6 +43,19 @@ class Metrics(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar."""
         self._display.bar("steps", state.global_step, state.max_steps)
+
+
+class Trim(TrainerCallback):
+    """Gives freed memory back now and then: what is kept lies in pieces, and grows with every step."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """About three times a minute: it is asked for again at once, which takes a second."""
+        if time.monotonic() - self._last > _TRIM_EVERY:
+            hardware.trim_memory()
+            self._last = time.monotonic()
 
 
 class Stop(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Seconds a step of GRPO and of PPO at equal samples, lengths and KL, and of GRPO drawing by transformers.
+"""Seconds a step of GRPO and PPO at equal samples, lengths and KL, with a value model or a head, and others.
 
     .venv/bin/python tests/bench/rl.py prompts.jsonl --model runs/sft-001 --max-steps 6
 
@@ -20,6 +20,7 @@ from pathlib import Path
 ARMS = {
     "grpo": ["pipeline.grpo", "--no-drop-flat"],
     "ppo": ["pipeline.ppo"],
+    "ppo, head": ["pipeline.ppo", "--value-tuning", "head"],
     "grpo, transformers": ["pipeline.grpo", "--no-drop-flat", "--rollouts", "transformers"],
 }
 EQUAL = "--num-generations 8 --num-iterations 1 --beta 0.02 --no-mask-truncated --num-held-out 0".split()
