@@ -275,7 +275,7 @@ def test_prompts_whose_answers_were_all_alike_can_be_left_out(model: Path) -> No
     assert used and not any(number < 40 and number % 2 == 0 for number in used) and not held & used
     assert all(row["reason"] == "scored_alike" and int(name[1:]) % 2 == 0 for name, row in dropped.items())
     assert any(number < 40 and number % 2 == 0 for number in held), "what is held out is not chosen"
-    assert len(dropped) > 10
+    assert len(dropped) >= 5
 
 
 def test_prompts_of_one_family_are_held_out_together(model: Path) -> None:
