@@ -27,7 +27,43 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+TRIMMED = """
+import torch
+from pipeline.train import hardware
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+hardware.keep_memory()
+big, small = torch.empty(2**26).fill_(1), torch.empty(2**12).fill_(1)  # 256 MiB, with something behind it
+del big
+before = pages()
+hardware.trim_memory()
+print(before - pages())
+"""
+ONLY_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+
+
+@ONLY_GLIBC
+def test_what_is_kept_can_be_given_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRIMMED], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * resource.getpagesize() > 200 * 2**20
+
+
+def test_it_is_given_back_three_times_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.train import watch
+
+    now, trimmed = [100.0], []
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watch.hardware, "trim_memory", lambda: trimmed.append(now[0]))
+    trim = watch.Trim()
+    for second in range(100, 170, 3):
+        now[0] = float(second)
+        trim.on_step_end(None, None, None)
+    assert trimmed == [121.0, 142.0, 163.0]
+
+
+@ONLY_GLIBC
 def test_freed_memory_is_used_again() -> None:
     found = {}
     for arm in ("given back", "kept"):
