@@ -314,15 +314,15 @@ def test_a_head_on_the_policy_learns_the_values_and_leaves_the_policy_alone(mode
     assert not any(one.any() for name, one in weights(run).items() if "lora_B" in name)
     explained = [row["value/explained_variance"] for row in lines(run / "metrics.jsonl") if "reward" in row]
     assert explained[0] == 0.0 and sum(explained[-10:]) / 10 > 0.15, explained
-    head = load_file(run / "value_model" / "head.safetensors")
+    head = load_file(run / "value_model" / "value.safetensors")
     assert head["weight"].any() and {path.name for path in (run / "value_model").iterdir()} == {
-        "head.safetensors"
+        "value.safetensors"
     }
     words = "--value-tuning head --value-learning-rate 1e-9 --value-model out".split()
-    again = load_file(train("ppo", model, *REWARD, *words, run="on") / "value_model" / "head.safetensors")
+    again = load_file(train("ppo", model, *REWARD, *words, run="on") / "value_model" / "value.safetensors")
     assert all(torch.allclose(again[name], head[name], atol=1e-6) for name in head)
     said = refusal("ppo", model, "--value-tuning", "head", "--value-model", "elsewhere")
-    assert said.startswith("--value-model elsewhere: no value_model/head.safetensors. Name a run")
+    assert said.startswith("--value-model elsewhere: no value_model/value.safetensors. Name a run")
 
 
 @pytest.mark.parametrize("words", [[], ["--value-tuning", "head"]])

@@ -69,6 +69,8 @@ def test_the_command_line_wins_over_the_recipe_and_values_keep_their_types(tmp_p
     assert own["sft"] == {"num_epochs": 4, "trainer": ["a=[1, 2]"]}
     assert own["dpo"] == {"loss": ["ipo"], "beta": 0.2}
     assert completed(options).set == options.set  # what config.yaml holds means the same again
+    recipe.write_text("set: dpo.beta=0.2\n")
+    assert read(str(recipe))["set"] == ["dpo.beta=0.2"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.dedup.tokens import tokenize
 from pipeline.evaluation.lineage import Lineage, asked
 from pipeline.evaluation.measures import Measured
 from pipeline.records import LANGUAGES, SeedTask
-from pipeline.stages.language import script_language
+from pipeline.stages.language import row_language
 from pipeline.stages.text import units
 
 _SHARED = 4
@@ -47,7 +47,7 @@ def requests(
     Of more than 5,000 requests in a language as many are drawn: distinct-n falls with their number.
     """
     texts = dict.fromkeys(
-        (_language(row.fields, text), text)
+        (row_language(row.fields, text), text)
         for source in found.sources
         for row in source.rows()
         if (text := asked(row.fields))
@@ -61,11 +61,6 @@ def requests(
 
 def _request(task: SeedTask) -> str:
     return "\n".join(filter(None, [task.instruction, task.instances[0].input]))
-
-
-def _language(fields: Mapping[str, Any], text: str) -> str:
-    own = fields.get("language")
-    return str(own) if own in LANGUAGES else script_language(text)
 
 
 def _by_language(

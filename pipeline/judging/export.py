@@ -116,18 +116,20 @@ def _prompt(case: Case) -> dict[str, Any]:
 
 def _apart(case: Case, judges: Sequence[str]) -> dict[str, float]:
     """How far the scores of the judge who decides on this prompt lie apart; nothing where none scored two."""
-    scored = {
-        judge: [answer.scores[judge] for answer in case.answers if judge in answer.scores] for judge in judges
-    }
-    able = [judge for judge in judges if len(scored[judge]) > 1]
-    judge = deciding(case, judges) or (able[0] if able else "")
-    return {"score_std": round(statistics.pstdev(scored[judge]), 4)} if judge else {}
+    judge = _judge(case, judges, fewest=2)
+    scores = [answer.scores[judge] for answer in case.answers if judge in answer.scores]
+    return {"score_std": round(statistics.pstdev(scores), 4)} if scores else {}
+
+
+def _judge(case: Case, judges: Sequence[str], fewest: int) -> str:
+    """The judge who decides, else the first one who scored at least so many answers, else ""."""
+    able = (judge for judge in judges if sum(judge in a.scores for a in case.answers) >= fewest)
+    return deciding(case, judges) or next(able, "")
 
 
 def _best(case: Case, judges: Sequence[str], least: float) -> tuple[Answer, str] | None:
     """The best answer that is no refusal by the first judge who scores any, and that judge."""
-    able = [judge for judge in judges if any(judge in answer.scores for answer in case.answers)]
-    judge = deciding(case, judges) or (able[0] if able else "")
+    judge = _judge(case, judges, fewest=1)
     scored = [a for a in case.answers if judge in a.scores and not a.refused]
     best = max(scored, key=lambda answer: answer.scores[judge], default=None)
     return (best, judge) if best and best.scores[judge] >= least else None

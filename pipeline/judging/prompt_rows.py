@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from pipeline.errors import PipelineError
 from pipeline.format.conversations import Message, conversations, turns
 from pipeline.format.sources import Source
-from pipeline.records import LANGUAGES, Prompt
+from pipeline.records import Prompt
 from pipeline.rows import Row
-from pipeline.stages.language import script_language
+from pipeline.stages.language import row_language
 from pipeline.verify.compose import constrain
 from pipeline.verify.verifier import from_row
 
@@ -143,9 +143,7 @@ def _asked(row: Row) -> Iterator[Asked]:
             raise PipelineError(where, problem, _FIX)
         if not messages[-1]["content"]:
             raise PipelineError(where, "the prompt is empty, expected text", _FIX)
-        language = fields.get("language")
-        if language not in LANGUAGES:
-            language = script_language(messages[-1]["content"])
+        language = row_language(fields, messages[-1]["content"])
         name = str(fields.get("id") or Path(where).name)
         prompt = Prompt(name, tuple(messages), language, checks, reference, _score_std(fields, where))
         yield Asked(prompt, tuple(_given(fields, where)))

@@ -40,7 +40,7 @@ def read(name: str) -> dict[str, Any]:
     values: dict[str, Any] = {"set": []}
     for key, value in found.items():
         if key == "set":
-            values["set"] += value
+            values["set"] += value if isinstance(value, list) else [value]
         elif key not in _CLASSES or not isinstance(value, dict):
             values[str(key).replace("-", "_")] = value
         else:

@@ -11,7 +11,7 @@ from pipeline.format.sources import Source, find_sources
 from pipeline.records import LANGUAGES, text_field
 from pipeline.rows import Row
 from pipeline.rundir import RunDir, shown
-from pipeline.stages.language import script_language
+from pipeline.stages.language import row_language
 from pipeline.stages.text import collapse
 
 KEPT = "kept.jsonl"
@@ -44,7 +44,7 @@ def read_earlier(sources: Sequence[Source]) -> Earlier:
             key = f"{place}:{row.fields['id']}" if "id" in row.fields else ""
             key = row.where if not key or key in taken else key
             taken.add(key)
-            found[_language(row, instruction)].setdefault(instruction, key)
+            found[row_language(row.fields, instruction)].setdefault(instruction, key)
     return {language: [(key, text) for text, key in mine.items()] for language, mine in found.items()}
 
 
@@ -63,11 +63,3 @@ def _instruction(row: Row) -> str:
         return collapse(next(conversations(row)).key)
     except PipelineError as error:
         raise PipelineError(error.where, error.problem, "Fix the row, or leave the file out.") from None
-
-
-def _language(row: Row, instruction: str) -> str:
-    """The row's own, else by its script."""
-    language = row.fields.get("language")
-    if language in LANGUAGES:
-        return str(language)
-    return script_language(instruction)

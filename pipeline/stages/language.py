@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.records import LANGUAGES
 from pipeline.stages.language_names import ABBREVIATED, CHINESE_NAMES, ENGLISH_NAMES
 from pipeline.stages.text import cjk_share, units
 
@@ -117,9 +119,13 @@ def clean(text: str) -> str:
     return _NOISE.sub(" ", text)
 
 
-def script_language(text: str) -> str:
-    """The one of our two languages that a request is written in: zh from three Chinese characters in ten."""
-    return "zh" if cjk_share(text) >= 0.3 else "en"
+def row_language(fields: Mapping[str, Any], request: str) -> str:
+    """The one of our two languages that a row names, else that of its request's script.
+
+    That is zh from three Chinese characters in ten.
+    """
+    named = fields.get("language")
+    return str(named) if named in LANGUAGES else "zh" if cjk_share(request) >= 0.3 else "en"
 
 
 def is_language(text: str, code: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import PipelineError, disk_errors
 from pipeline.records import LANGUAGES, Instance, SeedTask, check_characters, duplicates, text_field
 from pipeline.rows import read_rows
-from pipeline.stages.language import script_language
+from pipeline.stages.language import row_language
 from pipeline.stages.text import collapse
 
 TAGS = (
@@ -140,7 +140,7 @@ def _clean(text: str, name: str, where: str) -> str:
 
 def _language(row: Mapping[str, Any], instruction: str, where: str) -> str:
     if "language" not in row:
-        return script_language(instruction)
+        return row_language(row, instruction)
     language = text_field(row, "language", where)
     if language not in LANGUAGES:
         raise PipelineError(

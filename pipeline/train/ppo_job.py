@@ -91,10 +91,10 @@ class PPOJob(RLJob):
 
     def save(self, trainer: Any, model: Any, folder: Path) -> None:
         """The policy, and beside it the value model, which another run may begin with."""
-        from pipeline.train.value_model import save_head
-
         super().save(trainer, model, folder)
+        beside = self.folder / "value_model"
         if self.options.value_tuning == "head":
-            save_head(trainer.critic.model, self.folder)
+            beside.mkdir(exist_ok=True)
+            trainer.critic.save(beside)
         else:
-            adapters.save(trainer.critic.model, self.folder / "value_model")
+            adapters.save(trainer.critic.model, beside)

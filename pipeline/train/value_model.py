@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pipeline.engines.models import language_model
 from pipeline.errors import PipelineError
 from pipeline.train import adapters
+from pipeline.train.critic import VALUE_FILE
 from pipeline.train.hardware import Hardware
 from pipeline.train.rl_options import PPOOptions
 
-HEAD_FILE = "value_model/head.safetensors"  # in a run's directory
+HEAD_FILE = f"value_model/{VALUE_FILE}"  # in a run's directory
 HEAD_LEARNING_RATE = 1e-4  # an Adam step moves a value by up to that times its hundreds of states
 
 
@@ -74,12 +75,6 @@ def head(policy: Any, begin: str) -> torch.nn.Module:
             raise PipelineError(f"--value-model {begin}", problem, "Begin with a run of this policy.")
         found.load_state_dict(weights)
     return found
-
-
-def save_head(layer: torch.nn.Module, run: Path) -> None:
-    """Keep it in the run's directory, for `head` to begin with."""
-    (run / HEAD_FILE).parent.mkdir(exist_ok=True)
-    save_file(layer.state_dict(), run / HEAD_FILE)
 
 
 def learning_rate(options: PPOOptions) -> float:
