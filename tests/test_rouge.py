@@ -13,7 +13,8 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from pipeline.dedup import lcs, rouge
 from pipeline.dedup.rouge import Neighbour, RougeIndex
-from pipeline.dedup.tokens import CHARACTERS, Vocabulary, tokenize
+from pipeline.dedup.tokens import CHARACTERS, tokenize
+from pipeline.dedup.vocabulary import Vocabulary
 
 settings.register_profile("compiling", deadline=None)  # the first call compiles
 settings.load_profile("compiling")

@@ -20,7 +20,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from pipeline.dedup.compiled import compiled
 
 WORD = 64
 BYTE = 255  # entries hold lengths in bytes, longer ones as this
@@ -63,15 +64,14 @@ class Postings(NamedTuple):
     entries: np.ndarray  # (E, 3) uint64: signature of the text, number and lengths: see `packed`
 
 
-class Scratch(NamedTuple):
-    """What one thread works with; `slots` is -1 and `seen` old between searches."""
+class Ranked(NamedTuple):
+    """The distinct tokens of a text, rarest first."""
 
-    slots: np.ndarray  # (V,) int32, token -> row of the candidate's masks
-    seen: np.ndarray  # (N,) int64, the last candidate that a text was compared with
-    clock: np.ndarray  # (1,) int64
+    distinct: np.ndarray  # (D,) int32
+    before: np.ndarray  # (D,) int64, how many tokens of the text, with repeats, are rarer
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def popcount(word: Any) -> Any:
     """Set bits of a uint64."""
     word = word - ((word >> _S1) & _EACH_2)
@@ -80,7 +80,7 @@ def popcount(word: Any) -> Any:
     return np.int64((word * _SUM) >> _S56)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def f_measure(common: int, m: int, n: int) -> float:
     """ROUGE-L F of an LCS of `common` tokens, by rouge_score's own operations so that ties fall alike."""
     if common == 0:
@@ -89,7 +89,7 @@ def f_measure(common: int, m: int, n: int) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def need(m: int, n: int, threshold: float) -> int:
     """The smallest LCS with an F-measure above the threshold; min(m, n) + 1 if there is none."""
     most, exact = min(m, n), threshold * (m + n) / 2
@@ -101,7 +101,7 @@ def need(m: int, n: int, threshold: float) -> int:
     return min(least, most + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def needs(m: int, longest: int, threshold: float) -> Any:
     """The shortest partner of a text of m tokens, and need(m, n) for it and longer ones up to `longest`."""
     low, high = m, m
@@ -117,7 +117,7 @@ def needs(m: int, longest: int, threshold: float) -> Any:
     return low, table
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fewest(m: int, longest: int, threshold: float) -> int:
     """The fewest tokens that a text of m tokens shares with one that it is too like; m + 1: with none."""
     if m == 0:
@@ -126,7 +126,7 @@ def fewest(m: int, longest: int, threshold: float) -> int:
     return table[0] if len(table) else m + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def list_of(base: Any, token: Any, length: int, far: int) -> Any:
     """The list of a token's texts of this length; `far`: of those that only shorter texts look at."""
     first = base[token]
@@ -135,19 +135,19 @@ def list_of(base: Any, token: Any, length: int, far: int) -> Any:
     return first + far * CLASSES + _CLASS_OF[min(length, BYTE)]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def packed(number: Any, hidden: Any, left: Any, length: Any) -> Any:
     """An entry's third word: the text's number, hidden tokens, tokens from this one on, length."""
     return np.uint64((number << 24) | (min(hidden, BYTE) << 16) | (min(left, BYTE) << 8) | min(length, BYTE))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def number_of(word: Any) -> Any:
     """The text's number in an entry's third word."""
     return np.int64(word >> _S24)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sort(keys: Any) -> None:
     """Sort in place (Shell 1959): fast on a few dozen keys, and compiled sooner than the library sort."""
     gap = len(keys) // 2
@@ -161,9 +161,9 @@ def sort(keys: Any) -> None:
         gap //= 2
 
 
-@njit(cache=True, nogil=True)
-def rarest_first(tokens: Any, rank: Any) -> Any:
-    """The distinct tokens, rarest first, and how many tokens (with repeats) stand before each."""
+@compiled
+def rarest_first(tokens: Any, rank: Any) -> Ranked:
+    """Rank the tokens of a text."""
     keys = np.empty(len(tokens), np.int64)
     for i, token in enumerate(tokens):
         keys[i] = np.int64(rank[token]) * (1 << 32) + token
@@ -174,10 +174,10 @@ def rarest_first(tokens: Any, rank: Any) -> Any:
         if i == 0 or key != keys[i - 1]:
             distinct[found], before[found] = key & 0xFFFFFFFF, i
             found += 1
-    return distinct[:found], before[:found]
+    return Ranked(distinct[:found], before[:found])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sign(tokens: Any, bits: Any) -> int:
     """Set one of 128 bits per token in `bits` (2,); return how many tokens have none of their own."""
     bits[0] = bits[1] = np.uint64(0)
@@ -187,49 +187,60 @@ def sign(tokens: Any, bits: Any) -> int:
     return len(tokens) - popcount(bits[0]) - popcount(bits[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def place(tokens: Any, slots: Any) -> Any:
-    """Masks (distinct tokens, words) of where each token stands; `slots` says which row is whose."""
+    """Write into the slots (V,) uint64 of tokens, which are 0, where each stands, as bits; return masks.
+
+    Of a text of at most 64 tokens a token's slot holds its bits and there are no masks; of a longer one it
+    holds the number of its mask, from 1 on. `lift` undoes it.
+    """
+    if len(tokens) <= WORD:
+        for i, token in enumerate(tokens):
+            slots[token] |= _ONE << np.uint64(i)
+        return np.zeros((0, 0), np.uint64)
     masks = np.zeros((len(tokens), (len(tokens) + WORD - 1) // WORD), np.uint64)
-    rows = 0
+    rows = np.uint64(0)
     for i, token in enumerate(tokens):
-        if slots[token] < 0:
+        if not slots[token]:
+            rows += _ONE
             slots[token] = rows
-            rows += 1
-        masks[slots[token], i // WORD] |= _ONE << np.uint64(i % WORD)
+        masks[slots[token] - _ONE, i // WORD] |= _ONE << np.uint64(i % WORD)
     return masks
 
 
-@njit(cache=True, nogil=True)
-def lcs(masks: Any, slots: Any, other: Any, wanted: int = 0) -> int:
-    """Length of the longest common subsequence of the text with these masks and `other`.
+@compiled
+def lift(tokens: Any, slots: Any) -> None:
+    """Set the slots of these tokens to 0 again."""
+    for token in tokens:
+        slots[token] = 0
 
-    It may stop, and return 0, where so many tokens of `other` are not in the text that it is below `wanted`.
+
+@compiled
+def lcs(masks: Any, slots: Any, tokens: Any, begin: int, end: int, wanted: int) -> int:
+    """Length of the longest common subsequence of the text that was placed and tokens[begin:end].
+
+    Of a long text 0 is returned where too few of these tokens are in it for an LCS of `wanted`.
     """
-    words, spare = masks.shape[1], len(other) - wanted
-    if words == 1:
+    words = masks.shape[1]
+    if not words:
         row = _ALL
-        for token in other:
-            slot = slots[token]
-            if slot >= 0:
-                hit = row & masks[slot, 0]
-                row = (row + hit) | (row - hit)
-            else:
-                spare -= 1
-                if spare < 0:
-                    return 0
+        for i in range(begin, end):  # without a branch: whether a token is shared cannot be foreseen
+            hit = row & slots[tokens[i]]
+            row = (row + hit) | (row - hit)
         return popcount(~row)
+    known: Any = 0
+    for i in range(begin, end):
+        known += np.int64(slots[tokens[i]] != 0)
+    if known < wanted:
+        return 0
     rows = np.full(words, _ALL, np.uint64)
-    for token in other:
-        slot = slots[token]
-        if slot < 0:
-            spare -= 1
-            if spare < 0:
-                return 0
+    for i in range(begin, end):
+        slot = slots[tokens[i]]
+        if not slot:
             continue
-        carry = np.uint64(0)
+        mask, carry = slot - _ONE, np.uint64(0)
         for w in range(words):
-            hit = rows[w] & masks[slot, w]
+            hit = rows[w] & masks[mask, w]
             total = rows[w] + hit + carry
             over = total < rows[w] or (carry == _ONE and total == rows[w])
             rows[w] = total | (rows[w] - hit)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.dedup.tokens import WORDS, Vocabulary, tokenize
+from pipeline.dedup.tokens import WORDS, tokenize
+from pipeline.dedup.vocabulary import Vocabulary
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # splitmix64 (Steele et al. 2014)

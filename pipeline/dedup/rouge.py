@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pipeline.dedup import batches
-from pipeline.dedup.lcs import CLASSES, Postings, Scratch, Texts
-from pipeline.dedup.tokens import WORDS, Vocabulary
+from pipeline.dedup.lcs import CLASSES, Postings, Texts
+from pipeline.dedup.tokens import WORDS
 from pipeline.dedup.verdicts import NO_MATCH as NO_MATCH
 from pipeline.dedup.verdicts import Neighbour as Neighbour
 from pipeline.dedup.verdicts import Verdicts as Verdicts
+from pipeline.dedup.vocabulary import Vocabulary
 
 _BLOCK, _SHARE = 2048, 8  # texts of a block: at least so many, or the pool's size over that
 _PARALLEL = 1024  # texts from which on a search is worth several threads
@@ -37,8 +38,8 @@ class RougeIndex:
         self._pool = Texts(_zeros(0, np.int32), _zeros(1), _zeros((0, 2), np.uint64), _zeros(0, np.int32))
         self._rank = _zeros(0, np.int32)
         self._ranked = 0  # tokens counted for the ranks
-        self._lists = Postings(_zeros(1), _zeros((0, 4)), _zeros(1), _zeros((0, 3), np.uint64))
-        self._scratch = [Scratch(_zeros(0, np.int32), _zeros(0), _zeros(1)) for _ in range(self._threads)]
+        self._lists = Postings(_zeros(1), _zeros((0, 4)), _zeros(1), _zeros((3, 0), np.uint64))
+        self._slots = [_zeros(0, np.uint64) for _ in range(self._threads)]  # each thread's, see `lcs.place`
         self._longest = 0
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class RougeIndex:
         """The k admitted texts with the highest F-measure, the earliest of equals first."""
         tokens, _ = self._vocabulary.encode([text])
         self._make_room(0, 0)
-        found = batches.most_similar(tokens, self._pool, len(self), self._scratch[0], k)
+        found = batches.most_similar(tokens, self._pool, len(self), self._slots[0], k)
         return [
             Neighbour(self.keys[i], self.texts[i], score)
             for i, score in zip(found[0].tolist(), found[1].tolist(), strict=True)
@@ -111,7 +112,7 @@ class RougeIndex:
 
         def part(thread: int) -> None:
             """The matches of one thread's texts."""
-            begin, end, own = edges[thread], edges[thread + 1], self._scratch[thread]
+            begin, end, own = edges[thread], edges[thread + 1], self._slots[thread]
             index = (self._rank, self._pool, self._lists, own, self._longest, self.threshold)
             batches.match(block, begin, end, *index, matches, scores)
 
@@ -126,7 +127,7 @@ class RougeIndex:
             self._pool,
             len(self),
             self._lists,
-            self._scratch[0],
+            self._slots[0],
             self._longest,
             self.threshold,
         )
@@ -148,10 +149,7 @@ class RougeIndex:
             base = self._lists.base
             base = np.concatenate([base, base[-1] + np.arange(1, words - known + 1)])
             self._lists = self._lists._replace(base=base, heads=_grown(self._lists.heads, int(base[-1])))
-        self._scratch = [
-            Scratch(_grown(own.slots, words, fill=-1), _grown(own.seen, count + texts), own.clock)
-            for own in self._scratch
-        ]
+        self._slots = [_grown(own, words) for own in self._slots]
 
     def _rank_tokens(self, new: Texts, count: int) -> None:
         """Rank the tokens by frequency whenever the texts have doubled, and list the admitted ones anew."""
@@ -171,7 +169,7 @@ class RougeIndex:
             batches.count_entries(texts, size, self._rank, base, self._longest, self.threshold, room)
         total, none = int(room.sum()), np.zeros_like(room)
         heads = np.stack([np.cumsum(room) - room, none, room, none], axis=1)
-        lists = Postings(base, heads, np.array([total]), np.empty((total, 3), np.uint64))
+        lists = Postings(base, heads, np.array([total]), np.empty((3, total * 3 // 2), np.uint64))
         index = (self._rank, lists, self._longest, self.threshold)
         self._lists = batches.list_all(self._pool, 0, len(self), *index)
 
@@ -189,10 +187,10 @@ def _zeros(shape: int | tuple[int, int], dtype: type = np.int64) -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
-def _grown(array: np.ndarray, length: int, fill: int = 0) -> np.ndarray:
-    """The array with room for `length` rows, by halves so that growing stays cheap."""
+def _grown(array: np.ndarray, length: int) -> np.ndarray:
+    """The array with room for `length` rows and half as many again; what nobody writes takes no memory."""
     if length <= len(array):
         return array
-    grown = np.full((max(length, len(array) * 3 // 2), *array.shape[1:]), fill, array.dtype)
+    grown = np.zeros((length * 3 // 2, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown

@@ -2,72 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pipeline.dedup.compiled import compiled
 from pipeline.dedup.lcs import (
     BYTE,
     CLASSES,
-    SHORTEST,
     Postings,
-    Scratch,
+    Ranked,
     Texts,
     f_measure,
     lcs,
+    lift,
     list_of,
     needs,
     number_of,
     place,
     popcount,
-    rarest_first,
     sign,
+    sort,
 )
 
-PICKED = 512  # entries looked at together
+_EIGHTS = 64
+_TOGETHER = 8 * _EIGHTS  # entries looked at together
+_MAYBE = 4096  # texts to compare with that are gathered before they are
+_FRACTION, _MORE = 20, 1 << 20
 
 
-@njit(cache=True, nogil=True)
+class Asked(NamedTuple):
+    """What a candidate's bounds need."""
+
+    first: np.uint64  # its signature
+    second: np.uint64
+    hidden: int  # tokens without a bit of their own
+    length: int
+    share: int  # of both lengths that an LCS has at the threshold, rounded down, in steps of 2 ** -_FRACTION
+
+
+@compiled
 def _span(entries: Any, heads: Any, one: int, since: int) -> Any:
     """Where in a list the texts numbered `since` and up begin, and where it ends."""
     low, end = heads[one, 0], heads[one, 0] + heads[one, 1]
     high = end if since else low
     while low < high:
         middle = (low + high) // 2
-        if number_of(entries[middle, 2]) < since:
+        if number_of(entries[2, middle]) < since:
             low = middle + 1
         else:
             high = middle
     return low, end
 
 
-@njit(cache=True, nogil=True)
-def _pick(entries: Any, begin: int, end: int, low: int, high: int, least: int, picked: Any) -> int:
-    """Write which entries have a length from low to high and at least `least` tokens left; return how many.
+@compiled
+def _flag(
+    first: Any, second: Any, words: Any, begin: int, end: int, asked: Asked, low: int, high: int, flags: Any
+) -> int:
+    """Flag (in bytes) which of the entries begin..end may be too like; return how many.
 
-    Without a branch: what a processor cannot foresee costs it more than the work.
+    Without a branch or a table, so that a processor takes several at once; the bounds are as good as exact.
     """
-    count: Any = 0
-    low, high, least = min(low, BYTE), min(high, BYTE), min(least, BYTE)
-    for at in range(begin, end):
-        word = np.int64(entries[at, 2])
-        n, left = word & BYTE, (word >> 8) & BYTE
-        picked[count] = at
-        count += np.int64((low <= n) & (n <= high) & (left >= least))
+    count, low, high = 0, min(low, BYTE), min(high, BYTE)
+    for i in range(end - begin):
+        word = np.int64(words[begin + i])  # see `packed`
+        n, left, behind = word & BYTE, (word >> 8) & BYTE, (word >> 16) & BYTE
+        left += (left == BYTE) * _MORE
+        behind += (behind == BYTE) * _MORE
+        shared = popcount(asked.first & first[begin + i]) + popcount(asked.second & second[begin + i])
+        most = min(left, shared + min(behind, asked.hidden))
+        like = (n >= low) & (n <= high) & (most << _FRACTION > (asked.length + n) * asked.share)
+        flags[i] = like
+        count += like
+    for i in range(end - begin, (end - begin + 7) // 8 * 8):
+        flags[i] = 0  # the rest of eight
     return count
 
 
-@njit(cache=True, nogil=True)
-def _gather(tokens: Any, rank: Any, lists: Postings, since: int, low: int, table: Any) -> Any:
-    """Where to look (spans, 5): begin, end, shortest and longest partner, fewest tokens shared with one."""
-    m, base, heads, high = len(tokens), lists.base, lists.heads, low + len(table) - 1
-    distinct, before = rarest_first(tokens, rank)
+@compiled
+def _gather(m: int, ranked: Ranked, lists: Postings, since: int, low: int, table: Any) -> Any:
+    """Where to look (spans, 4): begin, end, shortest and longest partner."""
+    base, heads, high = lists.base, lists.heads, low + len(table) - 1
+    distinct, before = ranked
     for i in range(len(distinct)):
         if m - before[i] < table[0]:
             distinct = distinct[:i]
             break
-    spans = np.empty((2 * CLASSES * len(distinct), 5), np.int64)
+    spans = np.empty((2 * CLASSES * len(distinct), 4), np.int64)
     count: Any = 0
     for i in range(len(distinct)):
         token = distinct[i]
@@ -81,71 +102,86 @@ def _gather(tokens: Any, rank: Any, lists: Postings, since: int, low: int, table
             for one in range(list_of(base, token, shortest, far), list_of(base, token, high, far) + 1):
                 if not heads[one, 1] or heads[one, 3] < since:
                     continue
-                begun = SHORTEST[one - base[token] - far * CLASSES] if split else 1
                 begin, end = _span(lists.entries, heads, one, since)
                 spans[count, 0], spans[count, 1] = begin, end
                 spans[count, 2], spans[count, 3] = shortest, high
-                spans[count, 4] = table[max(shortest, begun) - low]
                 count += 1
     return spans[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def _name(words: Any, begin: int, end: int, flags: Any, eights: Any, maybe: Any, count: int) -> int:
+    """Append the numbers of the flagged texts to the `count` that are there; return how many there are."""
+    for eight in range((end - begin + 7) // 8):
+        if eights[eight]:
+            for i in range(8 * eight, 8 * eight + 8):
+                if flags[i]:
+                    maybe[count] = number_of(words[begin + i])
+                    count += 1
+    return count
+
+
+@compiled
+def _decide(
+    maybe: Any, tokens: Any, pool: Texts, slots: Any, low: int, table: Any, best: int, score: float
+) -> Any:
+    """The earliest of these texts that is too like, if it is earlier than `best`, and its F-measure."""
+    sort(maybe)
+    m, last, pool_tokens, pool_starts = len(tokens), -1, pool.tokens, pool.starts
+    masks = place(tokens, slots)
+    for number in maybe:
+        if 0 <= best <= number:
+            break
+        if number == last:
+            continue
+        last = number
+        begin, end = pool_starts[number], pool_starts[number + 1]
+        n: Any = end - begin
+        if n < low or n >= low + len(table):
+            continue
+        wanted = table[n - low]
+        common = lcs(masks, slots, pool_tokens, begin, end, wanted)
+        if common >= wanted:
+            best, score = number, f_measure(common, m, n)
+    lift(tokens, slots)
+    return best, score
+
+
+@compiled
 def first_match(
     tokens: Any,
-    rank: Any,
+    ranked: Ranked,
     pool: Texts,
     lists: Postings,
-    scratch: Scratch,
+    slots: Any,
     longest: int,
     since: int,
     threshold: float,
 ) -> Any:
     """The earliest admitted text, from number `since` on, that is too like, and its F-measure; else -1, 0."""
     best: Any = -1
-    m, score = len(tokens), 0.0
+    m, score, count = len(tokens), 0.0, 0
     low, table = needs(m, longest, threshold)
     if m == 0 or len(table) == 0:
         return best, score
-    bits, masks, picked = np.empty(2, np.uint64), np.zeros((0, 0), np.uint64), np.empty(PICKED, np.int64)
+    bits, maybe, eights = np.empty(2, np.uint64), np.empty(_MAYBE, np.int64), np.empty(_EIGHTS, np.uint64)
+    flags = eights.view(np.uint8)
     hidden = sign(tokens, bits)
-    # as locals: taken out of their tuples in the loop they would be counted as references each time
-    entries, seen, slots = lists.entries, scratch.seen, scratch.slots
-    pool_tokens, pool_starts, pool_hidden = pool.tokens, pool.starts, pool.hidden
-    scratch.clock[0] += 1
-    now: Any = scratch.clock[0]
-    spans = _gather(tokens, rank, lists, since, low, table)
+    asked = Asked(bits[0], bits[1], hidden, m, int(threshold / 2 * _MORE * (1 - 1e-6)))
+    entries = lists.entries
+    first, second, words = entries[0], entries[1], entries[2]
+    spans = _gather(m, ranked, lists, since, low, table)
     for one in range(len(spans)):
-        begin, end, shortest, high = spans[one, 0], spans[one, 1], spans[one, 2], spans[one, 3]
-        least = spans[one, 4]
-        for part in range(begin, end, PICKED):
-            upto = min(end, part + PICKED)
-            for j in range(_pick(entries, part, upto, shortest, high, least, picked)):
-                at = picked[j]
-                word = np.int64(entries[at, 2])  # see `packed`
-                number, behind = word >> 24, (word >> 16) & BYTE
-                n: Any = word & BYTE
-                if 0 <= best <= number:
-                    break  # only an earlier one would do
-                if n == BYTE:
-                    n = pool_starts[number + 1] - pool_starts[number]
-                    if n < low or n > high:
-                        continue
-                if behind == BYTE:
-                    behind = pool_hidden[number]
-                wanted = table[n - low]
-                shared = popcount(bits[0] & entries[at, 0]) + popcount(bits[1] & entries[at, 1])
-                if shared + min(hidden, behind) < wanted or seen[number] == now:
-                    continue
-                seen[number] = now
-                if len(masks) == 0:
-                    masks = place(tokens, slots)
-                common = lcs(masks, slots, pool_tokens[pool_starts[number] : pool_starts[number + 1]], wanted)
-                if common >= wanted:
-                    best, score = number, f_measure(common, m, n)
-            if 0 <= best <= number_of(entries[upto - 1, 2]):
-                break
-    if len(masks):
-        for token in tokens:
-            slots[token] = -1
+        begin, end = spans[one, 0], spans[one, 1]
+        for part in range(begin, end, _TOGETHER):
+            upto = min(end, part + _TOGETHER)
+            if 0 <= best <= number_of(words[part]):
+                break  # only an earlier one would do
+            if _flag(first, second, words, part, upto, asked, spans[one, 2], spans[one, 3], flags):
+                count = _name(words, part, upto, flags, eights, maybe, count)
+            if count > _MAYBE - _TOGETHER:
+                best, score = _decide(maybe[:count], tokens, pool, slots, low, table, best, score)
+                count = 0
+    if count:
+        best, score = _decide(maybe[:count], tokens, pool, slots, low, table, best, score)
     return best, score

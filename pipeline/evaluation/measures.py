@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dedup.lcs import f_measure, lcs, place
-from pipeline.dedup.tokens import Vocabulary
+from pipeline.dedup.vocabulary import Vocabulary
 from pipeline.evaluation.flow import Record
 from pipeline.evaluation.labels import said_label
 from pipeline.evaluation.references import References
@@ -122,15 +122,15 @@ def rouge_l(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """ROUGE-L F of each pair of texts, on the tokens of dedup: rouge_score's, jieba's for Chinese."""
     vocabulary, out = Vocabulary(), list[float]()
     tokens, starts = vocabulary.encode([text for pair in pairs for text in pair])
-    slots = np.full(max(len(vocabulary), 1), -1, np.int32)
+    slots = np.zeros(max(len(vocabulary), 1), np.uint64)
     for number in range(0, 2 * len(pairs), 2):
         answer = tokens[starts[number] : starts[number + 1]]
         reference = tokens[starts[number + 1] : starts[number + 2]][:_LONGEST]
         if not len(answer) or not len(reference):
             out.append(0.0)
             continue
-        common = lcs(place(reference, slots), slots, answer)
-        slots[reference] = -1
+        common = lcs(place(reference, slots), slots, answer, 0, len(answer), 0)
+        slots[reference] = 0
         out.append(float(f_measure(int(common), len(answer), len(reference))))
     return out
 
