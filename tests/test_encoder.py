@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dedup import encoder as module
-from pipeline.dedup.encoder import EncoderSettings, NoEncoder, SentenceEncoder, cut, encoder_for
+from pipeline.dedup import token_batches
+from pipeline.dedup.encoder import EncoderSettings, NoEncoder, SentenceEncoder, encoder_for
+from pipeline.dedup.token_batches import cut
 from pipeline.engines.device import compute
 from pipeline.engines.models import SENTENCE_WHEEL, sentence_model
 from pipeline.errors import PipelineError
@@ -117,10 +119,10 @@ def test_padding_is_cut_off_on_either_side_and_tokens_stay_together(
         device=torch.device("cpu"),
         preprocess=lambda texts, prompt: features if prompt == "Query: " else None,
     )
-    monkeypatch.setitem(module._BUDGET, "cpu", 8)
+    monkeypatch.setitem(token_batches._BUDGET, "cpu", 8)
     seen: dict[int, list[int]] = {}
     widths = []
-    for numbers, batch in module._batches(model, ["text"] * 7):
+    for numbers, batch in token_batches.token_batches(model, ["text"] * 7):
         assert (batch["modality"], batch["prompt_length"]) == ("text", 2)
         assert batch["input_ids"].shape == batch["attention_mask"].shape
         widths.append(tuple(batch["input_ids"].shape))
@@ -182,6 +184,32 @@ def test_few_texts_are_encoded_by_one_core_and_many_by_all(
     together = minilm.encode(["Write a poem.", "写一首诗。"] * 4)
     assert used == [1, 1, all_of_them] and compute(torch.get_num_threads) == all_of_them
     np.testing.assert_allclose(apart, together, atol=1e-5)
+
+
+@has_model
+def test_many_texts_are_encoded_batch_by_batch_on_all_cores(
+    minilm: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    texts, before = [*sentences(290), "", "写一首诗。" * 9], compute(torch.get_num_threads)
+    monkeypatch.setattr(module, "_MANY", 1000)
+    alone = minilm.encode(texts)
+    monkeypatch.setattr(module, "_MANY", 256)
+    monkeypatch.setitem(token_batches._BUDGET, "cpu", 64)
+    used, vectors = set[int](), SentenceEncoder._vectors
+    monkeypatch.setattr(
+        SentenceEncoder, "_vectors", lambda *args: (used.add(torch.get_num_threads()), vectors(*args))[1]
+    )
+    spread = minilm.encode(texts)
+    assert np.abs(spread - alone).max() < 1e-5 and np.array_equal(minilm.encode(texts), spread)
+    assert compute(torch.get_num_threads) == before
+    if before > 1:
+        assert used == {1}
+    monkeypatch.setattr(SentenceEncoder, "_vectors", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        minilm.encode(texts)
+    assert compute(torch.get_num_threads) == before
 
 
 @has_model

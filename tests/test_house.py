@@ -255,7 +255,7 @@ def test_only_the_engine_imports_torch_where_a_module_is_imported() -> None:
             if heavy & {name.split(".")[0] for name in names}:
                 guilty.add(named(path))
     engine = {f"pipeline/engines/{name}.py" for name in ("decode", "draw", "embedded", "kvcache")}
-    loops = {f"pipeline/dedup/{name}.py" for name in ("batches", "lcs", "search")}
+    loops = {"pipeline/dedup/compiled.py"}
     tuners = "bottleneck_tuner float32_state layer_tuner lomo lowrank soft_prompts sparse_delta"
     trainers = "answer_head classify_trainer orpo_trainer pair_trainers tuned_trainer tuning_callbacks watch"
     learners = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from pipeline.dedup import lcs, rouge
+from pipeline.dedup import bounds, rouge
 from pipeline.dedup.rouge import Neighbour, RougeIndex
 from pipeline.dedup.tokens import CHARACTERS, tokenize
 from pipeline.dedup.vocabulary import Vocabulary
@@ -151,8 +151,8 @@ def test_the_needed_lcs_is_the_smallest_whose_float_exceeds_the_threshold(
     m: int, n: int, threshold: float
 ) -> None:
     most = min(m, n)
-    above = [common for common in range(1, most + 1) if lcs.f_measure(common, m, n) > threshold]
-    assert lcs.need(m, n, threshold) == (above[0] if above else most + 1)
+    above = [common for common in range(1, most + 1) if bounds.f_measure(common, m, n) > threshold]
+    assert bounds.need(m, n, threshold) == (above[0] if above else most + 1)
 
 
 def test_ties_at_the_threshold_fall_as_in_rouge_score() -> None:
@@ -170,8 +170,8 @@ def test_ties_at_the_threshold_fall_as_in_rouge_score() -> None:
 
 def test_f_measure_by_hand_with_empty_sides() -> None:
     # precision 2/4, recall 2/8: 2 * 1/8 / 3/4 = 1/3; nothing in common gives 0
-    assert lcs.f_measure(2, 4, 8) == pytest.approx(1 / 3)
-    assert lcs.f_measure(0, 4, 3) == 0.0
+    assert bounds.f_measure(2, 4, 8) == pytest.approx(1 / 3)
+    assert bounds.f_measure(0, 4, 3) == 0.0
 
 
 def test_an_empty_pool_has_nothing_similar_and_an_empty_text_is_like_nothing() -> None:

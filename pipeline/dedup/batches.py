@@ -6,45 +6,44 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.dedup.bounds import f_measure, fewest, need, needs
 from pipeline.dedup.compiled import compiled
 from pipeline.dedup.lcs import (
     Postings,
     Ranked,
     Texts,
-    f_measure,
-    fewest,
     lcs,
     lift,
     list_of,
-    need,
     packed,
     place,
     popcount,
     rarest_first,
     sign,
 )
-from pipeline.dedup.search import first_match
+from pipeline.dedup.search import TOGETHER, Scratch, asked_of, decide, flag, search
+
+_BATCH = 4096  # texts that are searched for together
+
+
+@compiled
+def rank(new: Texts, begin: int, end: int, ranks: Any, ranked: Ranked) -> None:
+    """Write what a search needs of the new texts begin..end; `ranks` (V,) says which tokens are rarer."""
+    for i in range(begin, end):
+        tokens, at = new.tokens[new.starts[i] : new.starts[i + 1]], new.starts[i] - new.starts[0]
+        ranked.counts[i] = rarest_first(tokens, ranks, ranked.tokens[at:], ranked.before[at:])
+        ranked.hidden[i] = sign(tokens, ranked.bits[i])
 
 
 @compiled
 def match(
-    new: Texts,
-    begin: int,
-    end: int,
-    rank: Any,
-    pool: Texts,
-    lists: Postings,
-    slots: Any,
-    longest: int,
-    threshold: float,
-    matches: Any,
-    scores: Any,
-) -> None:
+    new: Texts, ranked: Ranked, begin: int, end: int, pool: Texts, lists: Postings, scratch: Scratch,
+    longest: int, threshold: float, matches: Any, scores: Any,
+) -> None:  # fmt: skip
     """Search for the new texts begin..end; write their matches and F-measures."""
-    for i in range(begin, end):
-        tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
-        ranked = rarest_first(tokens, rank)
-        matches[i], scores[i] = first_match(tokens, ranked, pool, lists, slots, longest, 0, threshold)
+    for first in range(begin, end, _BATCH):
+        last = min(end, first + _BATCH)
+        search(new, ranked, first, last, pool, lists, scratch, longest, threshold, matches, scores)
 
 
 @compiled
@@ -64,105 +63,122 @@ def _grown(lists: Postings, room: int) -> Postings:
 
 
 @compiled
-def _entries(m: int, ranked: Ranked, base: Any, longest: int, threshold: float) -> Any:
-    """The lists where an admitted text belongs, and how many of its tokens stand from each list's on."""
+def _entries(
+    m: int, distinct: Any, before: Any, count: int, base: Any, longest: int, threshold: float,
+    places: Any, left: Any,
+) -> int:  # fmt: skip
+    """Write the lists where a text of m tokens belongs, and how many of these stand from each list's on."""
     least, near = fewest(m, longest, threshold), need(m, m, threshold)
-    places, left = np.empty(m, np.int64), np.empty(m, np.int64)
-    distinct, before = ranked
-    count = 0
-    for i in range(len(distinct)):
-        rest = m - before[i]
-        if rest < least:
-            break
-        places[count], left[count] = list_of(base, distinct[i], m, 1 if rest < near else 0), rest
-        count += 1
-    return places[:count], left[:count]
+    for i in range(count):
+        left[i] = m - before[i]
+        if left[i] < least:
+            return i
+        places[i] = list_of(base, distinct[i], m, 1 if left[i] < near else 0)
+    return count
 
 
 @compiled
 def _list(
-    lists: Postings, pool: Texts, number: int, ranked: Ranked, longest: int, threshold: float
-) -> Postings:
+    lists: Postings, pool: Texts, number: int, distinct: Any, before: Any, count: int,
+    longest: int, threshold: float,
+) -> Postings:  # fmt: skip
     """Enter an admitted text where it may be searched for; return the lists, which may have moved."""
     m, heads = pool.starts[number + 1] - pool.starts[number], lists.heads
-    places, left = _entries(m, ranked, lists.base, longest, threshold)
-    for i in range(len(places)):
+    places, left = np.empty(count, np.int64), np.empty(count, np.int64)
+    for i in range(_entries(m, distinct, before, count, lists.base, longest, threshold, places, left)):
         mine = places[i]
-        count = heads[mine, 1]
-        if count == heads[mine, 2]:  # move the list to where it has twice the room
-            room, used = max(2, 2 * count), lists.used[0]
+        held = heads[mine, 1]
+        if held == heads[mine, 2]:  # move the list to where it has twice the room
+            room, used = max(2, 2 * held), lists.used[0]
             if used + room > lists.entries.shape[1]:
                 lists = _grown(lists, max(2 * used, used + room))
-            _copy(lists.entries, heads[mine, 0], lists.entries, used, count)
+            _copy(lists.entries, heads[mine, 0], lists.entries, used, held)
             heads[mine, 0], heads[mine, 2], lists.used[0] = used, room, used + room
-        at = heads[mine, 0] + count
+        at = heads[mine, 0] + held
         lists.entries[0, at], lists.entries[1, at] = pool.bits[number, 0], pool.bits[number, 1]
         lists.entries[2, at] = packed(number, pool.hidden[number], left[i], m)
-        heads[mine, 1], heads[mine, 3] = count + 1, number
+        heads[mine, 1] = held + 1
     return lists
 
 
 @compiled
 def count_entries(
-    texts: Texts, size: int, rank: Any, base: Any, longest: int, threshold: float, counts: Any
+    texts: Texts, begin: int, end: int, ranks: Any, base: Any, longest: int, threshold: float, counts: Any
 ) -> None:
-    """Add to `counts` (L,) how many entries `list_all` would make of the first `size` texts in each list."""
-    for number in range(size):
+    """Add to `counts` (L,) how many entries `list_all` would make of the texts begin..end in each list."""
+    distinct, before = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    places, left = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    for number in range(begin, end):
         tokens = texts.tokens[texts.starts[number] : texts.starts[number + 1]]
-        places, _ = _entries(len(tokens), rarest_first(tokens, rank), base, longest, threshold)
-        for mine in places:
-            counts[mine] += 1
+        m, found = len(tokens), rarest_first(tokens, ranks, distinct, before)
+        for i in range(_entries(m, distinct, before, found, base, longest, threshold, places, left)):
+            counts[places[i]] += 1
 
 
 @compiled
-def list_all(
-    pool: Texts, begin: int, end: int, rank: Any, lists: Postings, longest: int, threshold: float
-) -> Any:
-    """Enter the admitted texts begin..end; return the lists, which may have moved."""
-    for number in range(begin, end):
+def list_all(pool: Texts, size: int, ranks: Any, lists: Postings, longest: int, threshold: float) -> Any:
+    """Enter the first `size` admitted texts; return the lists, which may have moved."""
+    distinct, before = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    for number in range(size):
         tokens = pool.tokens[pool.starts[number] : pool.starts[number + 1]]
-        lists = _list(lists, pool, number, rarest_first(tokens, rank), longest, threshold)
+        found = rarest_first(tokens, ranks, distinct, before)
+        lists = _list(lists, pool, number, distinct, before, found, longest, threshold)
     return lists
 
 
 @compiled
+def _match_within(
+    text: int, new: Texts, ranked: Ranked, pool: Texts, size: int, entries: Any, count: int, slots: Any,
+    longest: int, threshold: float,
+) -> Any:  # fmt: skip
+    """The earliest match of a text among the last `count` admitted ones, and its F-measure; else -1, 0."""
+    tokens, held = new.tokens[new.starts[text] : new.starts[text + 1]], 0
+    low, table = needs(len(tokens), longest, threshold)
+    if len(tokens) == 0 or len(table) == 0:
+        return -1, 0.0
+    asked, high = asked_of(text, len(tokens), ranked, threshold), low + len(table) - 1
+    first, second, words = entries[0], entries[1], entries[2]
+    flags, numbers = np.empty(TOGETHER, np.uint8), np.empty(count + TOGETHER, np.int64)
+    for part in range(0, count, TOGETHER):
+        upto = min(count, part + TOGETHER)
+        if flag(first, second, words, part, upto, asked, low, high, flags):
+            for i in range(upto - part):
+                numbers[held] = size - count + part + i
+                held += flags[i]
+    if not held:
+        return -1, 0.0
+    return decide(numbers[:held], tokens, pool, slots, longest, threshold, -1, 0.0)
+
+
+@compiled
 def admit(
-    new: Texts,
-    count: int,
-    rank: Any,
-    pool: Texts,
-    size: int,
-    lists: Postings,
-    slots: Any,
-    longest: int,
-    threshold: float,
-    since: int,
-    always: bool,
-    matches: Any,
-    scores: Any,
-) -> Any:
+    new: Texts, ranked: Ranked, count: int, pool: Texts, size: int, lists: Postings, scratch: Scratch,
+    longest: int, threshold: float, always: bool, matches: Any, scores: Any,
+) -> Any:  # fmt: skip
     """Admit the first `count` new texts that have no match, in order; `pool` has room for all of them.
 
-    `matches` holds what was found among the texts below `since`; the rest is searched here unless they are
-    admitted `always`. Returns the lists, which may have moved.
+    `matches` holds what was found among the texts admitted before; those admitted here are gone through one
+    by one, as they are few, unless all are admitted `always`. Returns the lists, which may have moved.
     """
+    entries, kept = np.empty((3, count), np.uint64), 0
     for i in range(count):
+        if matches[i] < 0 and not always:
+            matches[i], scores[i] = _match_within(
+                i, new, ranked, pool, size, entries, kept, scratch.slots, longest, threshold
+            )
         if matches[i] >= 0:
             continue
-        tokens = new.tokens[new.starts[i] : new.starts[i + 1]]
-        ranked = rarest_first(tokens, rank)
-        if not always:
-            found, score = first_match(tokens, ranked, pool, lists, slots, longest, since, threshold)
-            if found >= 0:
-                matches[i], scores[i] = found, score
-                continue
-        at = pool.starts[size]
-        for j in range(len(tokens)):
-            pool.tokens[at + j] = tokens[j]
-        pool.starts[size + 1] = at + len(tokens)
-        pool.hidden[size] = sign(tokens, pool.bits[size])
-        lists = _list(lists, pool, size, ranked, longest, threshold)
-        size += 1
+        begin, end, at = new.starts[i], new.starts[i + 1], pool.starts[size]
+        for j in range(begin, end):
+            pool.tokens[at + j - begin] = new.tokens[j]
+        pool.starts[size + 1] = at + end - begin
+        pool.bits[size, 0], pool.bits[size, 1] = ranked.bits[i, 0], ranked.bits[i, 1]
+        pool.hidden[size], at = ranked.hidden[i], begin - new.starts[0]
+        entries[0, kept], entries[1, kept] = ranked.bits[i, 0], ranked.bits[i, 1]
+        entries[2, kept] = packed(size, ranked.hidden[i], end - begin, end - begin)
+        distinct, before = ranked.tokens[at:], ranked.before[at:]
+        lists = _list(lists, pool, size, distinct, before, ranked.counts[i], longest, threshold)
+        size, kept = size + 1, kept + 1
     return lists
 
 

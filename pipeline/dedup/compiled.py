@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+import numba
 
 
 def cache_of(folder: Path, kept: str = "") -> Path:
@@ -25,13 +25,14 @@ def cache_of(folder: Path, kept: str = "") -> Path:
     return Path(kept or beside, f"compiled-{digest}")
 
 
-_CACHE = str(cache_of(Path(__file__).parent, config.CACHE_DIR))
+_CACHE = str(cache_of(Path(__file__).parent, os.environ.get("NUMBA_CACHE_DIR", "")))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """The function compiled when it is first called, free of the interpreter's lock while it runs."""
+    config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, _CACHE
     try:
-        return njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     finally:
         config.CACHE_DIR = before

@@ -7,13 +7,16 @@ unless another model is named.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.dedup.embedding_options import EncoderSettings as EncoderSettings
+from pipeline.dedup.token_batches import token_batches
 from pipeline.engines.device import compute, native_bf16, one_core
 from pipeline.engines.models import quiet, sentence_model
 from pipeline.errors import PipelineError
@@ -22,7 +25,7 @@ OFF, SERVED = "off", "openai:"
 _DEFAULT = "all-MiniLM-L6-v2"
 _FEW = 4  # texts that one core encodes alone
 _TOKENISED = 2048  # texts tokenised at a time
-_BUDGET = {"cpu": 2048, "cuda": 32768}  # tokens of a batch, padding included: more does not help a CPU
+_MANY, _AHEAD = 256, 4  # texts that are worth a thread for each core; batches that wait for one
 
 
 class Encoder(Protocol):
@@ -118,64 +121,42 @@ class SentenceEncoder:
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         import torch
 
-        model = self.model
-        by_length = np.argsort([len(text) for text in texts], kind="stable")  # in characters, to pad little
-        vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
-        with torch.inference_mode():
-            for begin in range(0, len(texts), _TOKENISED):
-                part = by_length[begin : begin + _TOKENISED]
-                for rows, features in _batches(model, [texts[i] for i in part]):
-                    found = model(features)["sentence_embedding"].float()
-                    vectors[part[rows]] = torch.nn.functional.normalize(found, dim=1).cpu().numpy()
+        vectors = np.empty((len(texts), self.model.get_embedding_dimension()), dtype=np.float32)
+        threads, on_cpu = torch.get_num_threads(), self.model.device.type == "cpu"
+        if not on_cpu or threads == 1 or len(texts) < _MANY:
+            for rows, features in self._batches(texts):
+                vectors[rows] = self._vectors(features)
+            return vectors
+        # a batch for each core: cores that share one wait for each other after each operation
+        waiting = deque[tuple[np.ndarray, Future[np.ndarray]]]()
+        with (
+            one_core(),
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers,
+        ):
+            for rows, features in self._batches(texts):
+                waiting.append((rows, workers.submit(self._vectors, features)))
+                if len(waiting) > _AHEAD * threads:
+                    rows, found = waiting.popleft()
+                    vectors[rows] = found.result()
+            for rows, found in waiting:
+                vectors[rows] = found.result()
         return vectors
 
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Texts of near-equal lengths: their numbers (B,) and the model's input."""
+        by_length = np.argsort([len(text) for text in texts], kind="stable")  # in characters, to pad little
+        for begin in range(0, len(texts), _TOKENISED):
+            part = by_length[begin : begin + _TOKENISED]
+            for rows, features in token_batches(self.model, [texts[i] for i in part]):
+                yield part[rows], features
 
-def cut(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
-    """Cut ascending `lengths` (N,) into batches [begin, end) whose padded size is at most `budget` tokens.
+    def _vectors(self, features: dict[str, Any]) -> np.ndarray:
+        """Unit vectors (B, D) of a batch."""
+        import torch
 
-    The padded size is the number of texts times the longest; a text longer than the budget goes alone.
-    """
-    begin = 0
-    for end, length in enumerate(lengths):
-        if end > begin and (end + 1 - begin) * length > budget:
-            yield begin, end
-            begin = end
-    if begin < len(lengths):
-        yield begin, len(lengths)
-
-
-def _batches(model: Any, texts: list[str]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-    """Tokenise the texts once and yield (their numbers (B,), the model's input) batch by batch.
-
-    A model that has no mask (it embeds words without looking at their neighbours) gets all of them at once.
-    """
-    import torch
-
-    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
-    features = model.preprocess(texts, prompt=prompt)
-    mask = features.get("attention_mask")
-    if mask is None or mask.shape[0] != len(texts):
-        yield np.arange(len(texts)), _on(features, model.device)
-        return
-    lengths = mask.sum(1)
-    order = torch.argsort(lengths, stable=True)
-    for begin, end in cut(lengths[order].tolist(), _BUDGET.get(model.device.type, _BUDGET["cuda"])):
-        rows = order[begin:end]
-        used = mask[rows].any(0).nonzero().flatten().tolist() or [0]  # of a text without tokens: its padding
-        columns = slice(used[0], used[-1] + 1)
-        batch = {
-            name: value[rows][:, columns] if _per_token(value, mask) else value
-            for name, value in features.items()
-        }
-        yield rows.numpy(), _on(batch, model.device)
-
-
-def _per_token(value: Any, mask: Any) -> bool:
-    return hasattr(value, "shape") and tuple(value.shape[:2]) == tuple(mask.shape)
-
-
-def _on(features: dict[str, Any], device: Any) -> dict[str, Any]:
-    return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
+        with torch.inference_mode():
+            found = self.model(features)["sentence_embedding"].float()
+            return np.asarray(torch.nn.functional.normalize(found, dim=1).cpu().numpy())
 
 
 def _load(settings: EncoderSettings) -> Any:

@@ -25,7 +25,6 @@ from pipeline.dedup.compiled import compiled
 
 WORD = 64
 BYTE = 255  # entries hold lengths in bytes, longer ones as this
-_ROUNDING = 1e-12  # of four operations on floats, and to spare
 # a frequent token's lists are for lengths 1, 2, ..., 5, 6 to 7, 8 to 9, 10 to 12, ...: steps of a third
 _STEPS = [1]
 while _STEPS[-1] < BYTE:
@@ -59,16 +58,19 @@ class Postings(NamedTuple):
     """
 
     base: np.ndarray  # (V + 1,) int64, the first list of each token
-    heads: np.ndarray  # (L, 4) int64, of each list: first entry, entries, room for entries, last text
+    heads: np.ndarray  # (L, 3) int64, of each list: first entry, entries, room for entries
     used: np.ndarray  # (1,) int64, entries given out
-    entries: np.ndarray  # (E, 3) uint64: signature of the text, number and lengths: see `packed`
+    entries: np.ndarray  # (3, E) uint64: signature of the text, number and lengths: see `packed`
 
 
 class Ranked(NamedTuple):
-    """The distinct tokens of a text, rarest first."""
+    """What a search needs of each text of a block."""
 
-    distinct: np.ndarray  # (D,) int32
-    before: np.ndarray  # (D,) int64, how many tokens of the text, with repeats, are rarer
+    tokens: np.ndarray  # (T,) int32, its distinct tokens, rarest first, from where the text begins
+    before: np.ndarray  # (T,) int32, how many tokens of the text, with repeats, are rarer
+    counts: np.ndarray  # (N,) int32, distinct tokens
+    bits: np.ndarray  # (N, 2) uint64, signature
+    hidden: np.ndarray  # (N,) int32, tokens without a bit of their own
 
 
 @compiled
@@ -78,52 +80,6 @@ def popcount(word: Any) -> Any:
     word = (word & _EACH_4) + ((word >> _S2) & _EACH_4)
     word = (word + (word >> _S4)) & _EACH_8
     return np.int64((word * _SUM) >> _S56)
-
-
-@compiled
-def f_measure(common: int, m: int, n: int) -> float:
-    """ROUGE-L F of an LCS of `common` tokens, by rouge_score's own operations so that ties fall alike."""
-    if common == 0:
-        return 0.0
-    precision, recall = common / m, common / n
-    return 2 * precision * recall / (precision + recall)
-
-
-@compiled
-def need(m: int, n: int, threshold: float) -> int:
-    """The smallest LCS with an F-measure above the threshold; min(m, n) + 1 if there is none."""
-    most, exact = min(m, n), threshold * (m + n) / 2
-    # F = 2 LCS / (m + n) but for rounding: an LCS below `exact` by more than that is never enough, and one
-    # above it always is; only what is as good as equal has to be computed
-    least = max(1, int(exact * (1 - _ROUNDING)) + 1)
-    while least <= most and least <= exact * (1 + _ROUNDING) and not f_measure(least, m, n) > threshold:
-        least += 1
-    return min(least, most + 1)
-
-
-@compiled
-def needs(m: int, longest: int, threshold: float) -> Any:
-    """The shortest partner of a text of m tokens, and need(m, n) for it and longer ones up to `longest`."""
-    low, high = m, m
-    if need(m, m, threshold) > m:
-        return m, np.zeros(0, np.int64)
-    while low > 1 and need(m, low - 1, threshold) <= low - 1:
-        low -= 1
-    while high < longest and need(m, high + 1, threshold) <= m:
-        high += 1
-    table = np.empty(high - low + 1, np.int64)
-    for n in range(low, high + 1):
-        table[n - low] = need(m, n, threshold)
-    return low, table
-
-
-@compiled
-def fewest(m: int, longest: int, threshold: float) -> int:
-    """The fewest tokens that a text of m tokens shares with one that it is too like; m + 1: with none."""
-    if m == 0:
-        return 1
-    _, table = needs(m, longest, threshold)
-    return table[0] if len(table) else m + 1
 
 
 @compiled
@@ -162,19 +118,18 @@ def sort(keys: Any) -> None:
 
 
 @compiled
-def rarest_first(tokens: Any, rank: Any) -> Ranked:
-    """Rank the tokens of a text."""
+def rarest_first(tokens: Any, rank: Any, distinct: Any, before: Any) -> int:
+    """Write the distinct tokens, rarest first, and how many tokens are rarer; return how many there are."""
     keys = np.empty(len(tokens), np.int64)
     for i, token in enumerate(tokens):
         keys[i] = np.int64(rank[token]) * (1 << 32) + token
     sort(keys)
-    distinct, before = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.int64)
     found = 0
     for i, key in enumerate(keys):
         if i == 0 or key != keys[i - 1]:
             distinct[found], before[found] = key & 0xFFFFFFFF, i
             found += 1
-    return Ranked(distinct[:found], before[:found])
+    return found
 
 
 @compiled

@@ -145,12 +145,12 @@ def _number(
                     break
             slot = (slot + 1) & (len(slots) - 1)
         if number < 0:
-            number, used = count, starts[count]
+            used = starts[count]
             if count == len(hashes) or used + size > len(words):
                 return i, count
             for j in range(size):
                 words[used + j] = _word(text, begin + j * _WORD, end)
-            slots[slot], hashes[number], starts[number + 1] = number + 1, digest, used + size
             count += 1
-        numbers[i] = number
+            slots[slot], hashes[count - 1], starts[count] = count, digest, used + size
+        numbers[i] = slots[slot] - 1
     return len(begins), count

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dedup.lcs import f_measure, lcs, place
+from pipeline.dedup.bounds import f_measure
+from pipeline.dedup.lcs import lcs, place
 from pipeline.dedup.vocabulary import Vocabulary
 from pipeline.evaluation.flow import Record
 from pipeline.evaluation.labels import said_label

@@ -148,7 +148,7 @@ def datasketch(texts: list[str]) -> dict[str, float]:
     from datasketch import MinHash, MinHashLSH
     from rapidfuzz.distance import LCSseq
 
-    from pipeline.dedup.lcs import f_measure
+    from pipeline.dedup.bounds import f_measure
     from pipeline.dedup.tokens import tokenize
 
     began, lsh, kept = time.perf_counter(), MinHashLSH(threshold=0.5, num_perm=128), dict[int, list[str]]()
