@@ -21,7 +21,7 @@ from pipeline.dedup.lcs import (
     rarest_first,
     sign,
 )
-from pipeline.dedup.search import TOGETHER, Scratch, asked_of, decide, flag, search
+from pipeline.dedup.search import EIGHTS, TOGETHER, Scratch, asked_of, decide, flag, name, search
 
 _BATCH = 4096  # texts that are searched for together
 
@@ -128,23 +128,22 @@ def list_all(pool: Texts, size: int, ranks: Any, lists: Postings, longest: int, 
 
 @compiled
 def _match_within(
-    text: int, new: Texts, ranked: Ranked, pool: Texts, size: int, entries: Any, count: int, slots: Any,
+    text: int, new: Texts, ranked: Ranked, pool: Texts, entries: Any, count: int, slots: Any,
     longest: int, threshold: float,
 ) -> Any:  # fmt: skip
-    """The earliest match of a text among the last `count` admitted ones, and its F-measure; else -1, 0."""
+    """The earliest match of a text among `count` admitted ones with these entries, and its F; else -1, 0."""
     tokens, held = new.tokens[new.starts[text] : new.starts[text + 1]], 0
     low, table = needs(len(tokens), longest, threshold)
     if len(tokens) == 0 or len(table) == 0:
         return -1, 0.0
     asked, high = asked_of(text, len(tokens), ranked, threshold), low + len(table) - 1
     first, second, words = entries[0], entries[1], entries[2]
-    flags, numbers = np.empty(TOGETHER, np.uint8), np.empty(count + TOGETHER, np.int64)
+    eights, numbers = np.empty(EIGHTS, np.uint64), np.empty(count + 1, np.int64)
+    flags = eights.view(np.uint8)
     for part in range(0, count, TOGETHER):
         upto = min(count, part + TOGETHER)
         if flag(first, second, words, part, upto, asked, low, high, flags):
-            for i in range(upto - part):
-                numbers[held] = size - count + part + i
-                held += flags[i]
+            held = name(words, part, upto, flags, eights, numbers, held)
     if not held:
         return -1, 0.0
     return decide(numbers[:held], tokens, pool, slots, longest, threshold, -1, 0.0)
@@ -164,7 +163,7 @@ def admit(
     for i in range(count):
         if matches[i] < 0 and not always:
             matches[i], scores[i] = _match_within(
-                i, new, ranked, pool, size, entries, kept, scratch.slots, longest, threshold
+                i, new, ranked, pool, entries, kept, scratch.slots, longest, threshold
             )
         if matches[i] >= 0:
             continue

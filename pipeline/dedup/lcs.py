@@ -25,11 +25,8 @@ from pipeline.dedup.compiled import compiled
 
 WORD = 64
 BYTE = 255  # entries hold lengths in bytes, longer ones as this
-# a frequent token's lists are for lengths 1, 2, ..., 5, 6 to 7, 8 to 9, 10 to 12, ...: steps of a third
-_STEPS = [1]
-while _STEPS[-1] < BYTE:
-    _STEPS.append(max(_STEPS[-1] + 1, _STEPS[-1] * 4 // 3))
-_STEPS = _STEPS[:-1]
+# a frequent token's lists are for lengths 1, 2 to 3, 4 to 7, ...: finer steps cost as much as they save
+_STEPS = [1 << i for i in range(BYTE.bit_length())]
 SHORTEST = np.array(_STEPS)  # the shortest text of each list
 CLASSES = len(SHORTEST)
 _CLASS_OF = np.searchsorted(SHORTEST, np.arange(BYTE + 1), "right") - 1
@@ -179,13 +176,14 @@ def lcs(masks: Any, slots: Any, tokens: Any, begin: int, end: int, wanted: int) 
     words = masks.shape[1]
     if not words:
         row = _ALL
-        for i in range(begin, end):  # without a branch: whether a token is shared cannot be foreseen
-            hit = row & slots[tokens[i]]
+        # no branch, as nothing foresees whether a token is shared; unsigned indices are not tested for a sign
+        for i in range(begin, end):
+            hit = row & slots[np.uint64(tokens[np.uint64(i)])]
             row = (row + hit) | (row - hit)
         return popcount(~row)
     known: Any = 0
     for i in range(begin, end):
-        known += np.int64(slots[tokens[i]] != 0)
+        known += np.int64(slots[np.uint64(tokens[np.uint64(i)])] != 0)
     if known < wanted:
         return 0
     rows = np.full(words, _ALL, np.uint64)

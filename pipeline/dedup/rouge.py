@@ -22,9 +22,9 @@ from pipeline.dedup.verdicts import Neighbour as Neighbour
 from pipeline.dedup.verdicts import Verdicts as Verdicts
 from pipeline.dedup.vocabulary import Vocabulary
 
-_BLOCK = 2048  # texts that are searched for among those before them, and then go through one by one
+_BLOCK, _SHARE = 4096, 64  # texts of a block: at least so many, or the pool's size over that
 _PARALLEL = 1024  # texts from which on a search is worth several threads
-_FREQUENT = 512  # occurrences from which on a token's texts are listed by class of lengths
+_FREQUENT = 1024  # occurrences from which on a token's texts are listed by class of lengths
 
 
 class RougeIndex:
@@ -86,8 +86,9 @@ class RougeIndex:
         self._make_room(len(texts), len(tokens))
         self._rank_tokens(new, len(texts))
         matches, scores = np.full(len(texts), NO_MATCH, np.int64), np.zeros(len(texts))
-        for begin in range(0, len(texts), _BLOCK):
-            end = min(len(texts), begin + _BLOCK)
+        begin = 0
+        while begin < len(texts):
+            end = min(len(texts), begin + max(_BLOCK, len(self) // _SHARE))
             block = new._replace(starts=starts[begin : end + 1])
             found, score = matches[begin:end], scores[begin:end]
             ranked = self._search(block, found, score, always)
@@ -95,6 +96,7 @@ class RougeIndex:
             kept = (np.flatnonzero(found == NO_MATCH) + begin).tolist()
             self.keys += [keys[i] for i in kept]
             self.texts += [texts[i] for i in kept]
+            begin = end
         return Verdicts(matches, scores)
 
     def _search(self, block: Texts, matches: np.ndarray, scores: np.ndarray, always: bool = False) -> Ranked:
@@ -175,9 +177,10 @@ class RougeIndex:
         self._in_threads(lambda begin, end, own: part(self._pool, begin, end), len(self))
         self._in_threads(lambda begin, end, own: part(new, begin, end), count)
         room = np.sum(rooms, axis=0)
+        room += room // 8 + (room > 0)  # an entry for which there is no room moves its list
         total, none = int(room.sum()), np.zeros_like(room)
         heads = np.stack([np.cumsum(room) - room, none, room], axis=1)
-        lists = Postings(base, heads, np.array([total]), np.empty((3, total * 3 // 2), np.uint64))
+        lists = Postings(base, heads, np.array([total]), np.empty((3, 2 * total), np.uint64))
         index = (self._ranks, lists, self._longest, self.threshold)
         self._lists = batches.list_all(self._pool, len(self), *index)
         self._make_scratch()

@@ -27,7 +27,8 @@ from pipeline.dedup.lcs import (
     sort,
 )
 
-TOGETHER = 512  # entries looked at together
+EIGHTS = 64
+TOGETHER = 8 * EIGHTS  # entries looked at together
 _FRACTION, _MORE = 20, 1 << 20
 _ROOM = 32  # lists of a text, at first
 _HITS = 1 << 18  # pairs to compare that are gathered before they are
@@ -149,6 +150,17 @@ def flag(
 
 
 @compiled
+def name(words: Any, begin: int, end: int, flags: Any, eights: Any, numbers: Any, held: int) -> int:
+    """Append the numbers of the flagged texts to the `held` ones; return how many there are."""
+    for eight in range((end - begin + 7) // 8):
+        if eights[eight]:
+            for i in range(8 * eight, min(8 * eight + 8, end - begin)):
+                numbers[held] = number_of(words[begin + i])
+                held += flags[i]
+    return held
+
+
+@compiled
 def decide(
     numbers: Any, tokens: Any, pool: Texts, slots: Any, longest: int, threshold: float,
     best: int, score: float,
@@ -175,20 +187,20 @@ def decide(
 
 @compiled
 def _settle(
-    hits: Any, count: int, new: Texts, begin: int, end: int, pool: Texts, slots: Any,
+    found: Any, numbers: Any, count: int, new: Texts, begin: int, end: int, pool: Texts, slots: Any,
     longest: int, threshold: float, matches: Any, scores: Any,
 ) -> None:  # fmt: skip
-    """Compare the first `count` pairs of new and admitted text."""
-    begins, numbers = np.zeros(end - begin + 1, np.int64), np.empty(count, np.int64)
+    """Compare pairs of new and admitted text: found[i] with numbers[i], `count` of them."""
+    begins, sorted_numbers = np.zeros(end - begin + 1, np.int64), np.empty(count, np.int64)
     for i in range(count):
-        begins[hits[i, 0] - begin + 1] += 1
+        begins[found[i] - begin + 1] += 1
     begins = np.cumsum(begins)
     filled = begins.copy()
     for i in range(count):
-        numbers[filled[hits[i, 0] - begin]] = hits[i, 1]
-        filled[hits[i, 0] - begin] += 1
+        sorted_numbers[filled[found[i] - begin]] = numbers[i]
+        filled[found[i] - begin] += 1
     for text in range(begin, end):
-        mine = numbers[begins[text - begin] : begins[text - begin + 1]]
+        mine = sorted_numbers[begins[text - begin] : begins[text - begin + 1]]
         if len(mine):
             tokens = new.tokens[new.starts[text] : new.starts[text + 1]]
             best, score = matches[text], scores[text]
@@ -203,8 +215,9 @@ def search(
     """Write the earliest match of each of the new texts begin..end, and its F; both are -1 and 0 before."""
     starts, heads, held = new.starts, lists.heads, 0
     requests = _requests(new, ranked, begin, end, lists, longest, threshold)
-    hits, flags = np.empty((min(_HITS, 4096 * (end - begin)), 2), np.int64), np.empty(TOGETHER, np.uint8)
-    first, second, words = lists.entries[0], lists.entries[1], lists.entries[2]
+    most = min(_HITS, 4096 * (end - begin))
+    found, numbers, eights = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(EIGHTS, np.uint64)
+    flags, first, second, words = eights.view(np.uint8), lists.entries[0], lists.entries[1], lists.entries[2]
     for request in _by_list(requests, scratch.first):
         one, text = requests[request, 0], requests[request, 1]
         low, high = requests[request, 2], requests[request, 3]
@@ -216,11 +229,13 @@ def search(
                 break  # only an earlier one would do
             if not flag(first, second, words, part, upto, asked, low, high, flags):
                 continue
-            for i in range(upto - part):
-                hits[held, 0], hits[held, 1] = text, number_of(words[part + i])
-                held += flags[i]
-            if held > len(hits) - TOGETHER:
-                _settle(hits, held, new, begin, end, pool, scratch.slots, longest, threshold, matches, scores)
+            before, held = held, name(words, part, upto, flags, eights, numbers, held)
+            for i in range(before, held):
+                found[i] = text
+            if held > most - TOGETHER:
+                index = (pool, scratch.slots, longest, threshold, matches, scores)
+                _settle(found, numbers, held, new, begin, end, *index)
                 held = 0
     if held:
-        _settle(hits, held, new, begin, end, pool, scratch.slots, longest, threshold, matches, scores)
+        index = (pool, scratch.slots, longest, threshold, matches, scores)
+        _settle(found, numbers, held, new, begin, end, *index)
