@@ -377,7 +377,10 @@ def test_the_newest_sft_run_and_the_newest_preferences_are_taken(
 
 
 def test_the_head_of_answers_equals_trls(model: Path) -> None:
-    """Log-probabilities, metrics and gradients of rows with more and fewer answer tokens, in chunks."""
+    """Log-probabilities, metrics and gradients of rows with more and fewer answer tokens, in chunks.
+
+    At a temperature, and with a gradient of the entropy, as GRPO and PPO want it.
+    """
     from trl.trainer.utils import add_fused_lm_head
 
     names = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -387,13 +390,13 @@ def test_the_head_of_answers_equals_trls(model: Path) -> None:
     found = []
     for ours in (False, True):
         network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        add_fused_lm_head(network, outputs=names)
+        add_fused_lm_head(network, temperature=0.7, outputs=names)
         if ours:
-            assert answer_head.score_answers_only(network, squares=True)
+            assert answer_head.score_answers_only(network, names, temperature=0.7, learn_entropy=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(answer_head, "_CHUNK", 16)
             out = network(ids, labels=labels, fused_lm_head=True)
-            out.log_probs.sum().backward()
+            (out.log_probs.sum() - 0.3 * out.entropy.sum()).backward()
         gradients = [p.grad for p in network.parameters()]
         assert network(ids, labels=labels).logits.shape == (3, 40, tiny_llama.VOCAB)
         found.append([*(out[name].float() for name in names), out.loss, *gradients])

@@ -202,6 +202,20 @@ def test_other_tuning_methods_train(command: str, tuning: str, model: Path) -> N
         assert rows[0]["kl/answer"] == pytest.approx(0.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("tuning", ["lora", "full"])  # the reference: without the adapter, and a copy
+def test_on_a_cpu_the_vocabulary_is_asked_of_answers_alone(
+    command: str, tuning: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's head scores the prompts, too; it must not be the one that runs."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("TRL's head was asked")
+
+    monkeypatch.setattr("trl.kernels.chunked_logprob.ChunkedLogProbFunction.apply", refuse)
+    train(command, model, *REWARD, "--tuning", tuning, "--beta", "0.1", "--max-steps", "2")
+
+
 def test_constant_rewards_leave_the_policy_as_it_is(model: Path) -> None:
     run = train("grpo", model, "--reward", "rl_rewards:one", "--learning-rate", "0.1", "--beta", "0.5")
     rows = [row for row in lines(run / "metrics.jsonl") if "loss" in row]
@@ -357,7 +371,7 @@ def test_a_critic_that_learns_while_it_judges_learns_what_the_loss_teaches(
     assert lines(fast / "rollouts.jsonl") == lines(slow / "rollouts.jsonl")
     one, other = values(fast), values(slow)
     moved = [name for name in one if "lora_B" in name and one[name].abs().max() > 1e-3]
-    assert moved and all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    assert moved and all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
 
 
 def test_the_alarms_are_raised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,18 @@ def test_the_loss_falls_and_the_saved_model_is_the_trained_one(model: Path, prec
     assert loaded.generation_config.eos_token_id == [tokenizer.eos_token_id]
 
 
+def test_on_a_cpu_the_vocabulary_is_asked_of_answers_alone(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's head scores the prompts, too; it must not be the one that runs."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("TRL's head was asked")
+
+    monkeypatch.setattr("trl.kernels.chunked_logprob.ChunkedLogProbFunction.apply", refuse)
+    assert (sft(model, alpaca(Path("data.jsonl"))) / "DONE").exists()
+
+
 @pytest.mark.parametrize("method", sorted(adapters.METHODS))
 def test_the_command_trains_with_every_method(model: Path, method: str) -> None:
     run = sft(model, alpaca(Path("data.jsonl")), "--tuning", method, "--num-answers", "0")

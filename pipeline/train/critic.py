@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from pipeline.train import ppo_math, unpadded
+from pipeline.train.targets import plain
 
 VALUE_FILE = "value.safetensors"
 Returns = Callable[[Tensor, Tensor], Tensor]  # of rows (N,) and their values (N, T): what these should be
@@ -130,9 +131,7 @@ class HeadCritic(Critic):
         super().attach(trainer)
         self._states: Tensor | None = None
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-
-        decoder = plain.get_decoder()
+        decoder = plain(policy).get_decoder()
 
         def keep(module: Any, given: Any, output: Any) -> None:
             """Hold the states of a pass. A function, as the policy is copied with its hooks to draw from."""

@@ -19,6 +19,7 @@ from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from pipeline.records import read_text, to_json
 from pipeline.train.answer_head import score_answers_only
+from pipeline.train.targets import plain
 from pipeline.train.tuned_trainer import TunedTrainer
 
 REFERENCE_FILE = "reference.json"
@@ -114,9 +115,11 @@ class ReferencedTrainer(PairTrainer):
             self.ref_model = None
         # the Trainer prepares the policy (for bf16) to look at it before training only if this is empty
         self.accelerator._models.clear()
-        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        for one in filter(None, (plain, self.ref_model)):
-            score_answers_only(one, squares=getattr(self, "use_weighting", False))
+        logged = ("entropy", "mean_logits", "is_top1")
+        wanted = (*logged, "log_sum_sq_probs") if getattr(self, "use_weighting", False) else logged
+        score_answers_only(plain(self.model), wanted)
+        if self.ref_model is not None:
+            score_answers_only(self.ref_model, wanted)
         if self.args.precompute_ref_log_probs:
             self.train_dataset = self._compared(self.train_dataset, "train", self.args.train_batch_size)
             if self.eval_dataset is not None:

@@ -27,10 +27,12 @@ from trl.trainer.utils import add_fused_lm_head
 from pipeline.errors import PipelineError
 from pipeline.lines import LineFile
 from pipeline.records import read_text, to_json
+from pipeline.train.answer_head import score_answers_only
 from pipeline.train.reward_terms import repetition
 from pipeline.train.rewards import Rewards, Row, Scored
 from pipeline.train.rollouts import PolicyCopy
 from pipeline.train.row_order import PromptSampler
+from pipeline.train.targets import plain
 from pipeline.train.tuned_trainer import TunedTrainer
 from pipeline.train.unpadded import UnpaddedTrainer
 
@@ -80,9 +82,11 @@ class RolloutTrainer(TunedTrainer, UnpaddedTrainer):
         args.beta = 0.0  # TRL would copy the adapter, or load the base again
         super().__init__(model=model, args=args, reward_funcs=[_total], **kwargs)
         args.beta = self.beta = rollouts.beta if rollouts.reference != "none" else 0.0
+        bonus = self._entropy_bonus_enabled
+        score_answers_only(plain(self.model), ["entropy"], temperature=self.temperature, learn_entropy=bonus)
         if reference is not None:
-            plain = reference.get_base_model() if hasattr(reference, "get_base_model") else reference
-            add_fused_lm_head(plain, temperature=self.temperature)
+            add_fused_lm_head(plain(reference), temperature=self.temperature)
+            score_answers_only(plain(reference), (), temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     @property

@@ -69,7 +69,7 @@ def _scored(model: Any, ids: Any, mask: Any) -> tuple[list[float], list[int]]:
     The head scores every position; which of them was taken is seen by its number.
     """
     seen = list[Any]()
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = targets.plain(model)
     hook = targets.head(base).register_forward_hook(lambda _, __, out: seen.append(out))
     try:
         scores = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[:, 0]

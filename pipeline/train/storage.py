@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.train import pissa
+from pipeline.train import pissa, targets
 from pipeline.train.methods import Tuning
 
 TUNING_FILE = "tuning.json"
@@ -57,7 +57,7 @@ def save(model: Any, folder: Path) -> None:
         "method": tuning.method,
         "settings": asdict(tuning),
         "base_model": model.name_or_path,
-        "dtype": str(_plain(model).dtype).removeprefix("torch."),
+        "dtype": str(targets.plain(model).dtype).removeprefix("torch."),
         "head": {name: getattr(model.config, name, None) for name in HEAD_SETTINGS},
         "shape": _shape(model),
     }
@@ -132,10 +132,6 @@ def _head(stored: dict[str, Any]) -> dict[str, Any]:
     """What the configuration of a classifier says beside its base's; JSON made texts of the class numbers."""
     known = {name: value for name, value in stored.items() if value is not None}
     return known | {"id2label": {int(number): name for number, name in known.get("id2label", {}).items()}}
-
-
-def _plain(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _shape(model: Any) -> dict[str, Any]:

@@ -18,6 +18,11 @@ MLP_OUT = ("down_proj", "fc2", "mlp.c_proj", "dense_4h_to_h", "w2")
 KEYS_VALUES = ("k_proj", "v_proj", "key", "value")
 
 
+def plain(model: Any) -> Any:
+    """The transformers model itself, of a PeftModel, too."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def linear_names(model: Any) -> tuple[str, ...]:
     """The last parts of the names of all linear layers but the language model's or classifier's head."""
     from torch import nn

@@ -38,6 +38,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -153,7 +154,7 @@ def against_alpaca(bench: Bench) -> None:
     for number in range(given.rounds):
         print(f"round {number + 1}, {given.minutes:g} minutes each")
         steps: list[Callable[[], None]] = [
-            lambda seed=given.seed + number: loop(seed),
+            partial(loop, given.seed + number),
             lambda: ours("alpaca"),
             lambda: ours("self-instruct"),
         ]

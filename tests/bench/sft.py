@@ -112,8 +112,9 @@ def ours(options: Options, base: str, rows: Data, arm: str) -> tuple[float, floa
     import torch
 
     from pipeline.train import start
+    from pipeline.train.sft_job import SFTJob
 
-    start.run(options, Path("runs"))
+    start.run(SFTJob, options, Path("runs"))
     facts = json.loads((Path(options.run) / "run.json").read_text(encoding="utf-8"))
     model, _ = trained.load(Path(options.run), dtype=torch.float32)
     return facts["train_tokens"], facts["train_seconds"], model
@@ -128,7 +129,7 @@ def trl(options: Options, base: str, rows: Data, arm: str) -> tuple[float, float
 
     from pipeline.train.adapters import Tuning
     from pipeline.train.peft_configs import config_for
-    from pipeline.train.trainer_fields import config
+    from pipeline.train.trainer_fields import trainer_config
 
     tokenizer, same = AutoTokenizer.from_pretrained(base), arm == "trl"
     peft = config_for(plain(base), Tuning("lora", rank=options.rank))
@@ -137,7 +138,8 @@ def trl(options: Options, base: str, rows: Data, arm: str) -> tuple[float, float
     folder = Path(options.run)
     if same:
         machine = hardware.choose(options)
-        args = config(options, machine, folder, METHODS["lora"].learning_rate, validates=True)
+        own = {"learning_rate": METHODS["lora"].learning_rate}
+        args = trainer_config(SFTConfig, options, machine, folder, own, validates=True)
         steps = options.max_steps or round(-(-len(rows.train) // options.batch_size) * options.num_epochs)
         args.dataset_kwargs, args.lr_scheduler_type = None, "cosine"
         args.warmup_steps, args.max_length = round(options.warmup_frac * steps), options.max_length

@@ -64,9 +64,9 @@ class Bench:
                 return engine
             from pipeline.engines.embedded import EmbeddedEngine
 
-            engine = EmbeddedEngine(options.model, options.batch_size, options.slots)
-            await engine.generate([Request("Hello", sampling=Sampling(max_tokens=4))] * self.batch)
-            return engine
+            embedded = EmbeddedEngine(options.model, options.batch_size, options.slots)
+            await embedded.generate([Request("Hello", sampling=Sampling(max_tokens=4))] * self.batch)
+            return embedded
 
         return open_it
 
