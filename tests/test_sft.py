@@ -7,18 +7,20 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_llama
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError, Stopped
 from pipeline.sft import main, trainer_words
-from pipeline.train import adapters, trained, watch
+from pipeline.train import adapters, trained, tuned_trainer, watch
 
 PAIRS = [("Name a colour.", "Red."), ("Say hello.", "Hello!"), ("说水果。", "苹果。"), ("Count.", "1 2 3")]
 TINY = "--max-steps 6 --batch-size 2 --num-answers 2 --max-new-tokens 4 --validation-frac 0.3".split()
@@ -106,6 +108,32 @@ def test_on_a_cpu_the_vocabulary_is_asked_of_answers_alone(
 
     monkeypatch.setattr("trl.kernels.chunked_logprob.ChunkedLogProbFunction.apply", refuse)
     assert (sft(model, alpaca(Path("data.jsonl"))) / "DONE").exists()
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "pissa"])
+def test_a_lora_that_does_not_cast_its_input_learns_the_same(
+    method: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [alpaca(Path("data.jsonl")), "--tuning", method, "--precision", "bf16", "--learning-rate", "0.01"]
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr("peft.tuners.lora.LoraLayer._cast_input_dtype", _noting(seen))
+    fast = weights(sft(model, *words, run="fast"))
+    assert (torch.bfloat16 in seen) == (method != "dora")  # what autocast gives goes in as it is
+    monkeypatch.setattr(tuned_trainer, "uncast", lambda _: nullcontext())
+    slow = weights(sft(model, *words, run="slow"))
+    assert fast.keys() == slow.keys() and all(torch.equal(fast[name], slow[name]) for name in fast)
+
+
+def _noting(seen: list[torch.dtype]) -> Any:
+    cast = LoraLayer._cast_input_dtype
+
+    def noting(self: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        found = cast(self, x, dtype)
+        if torch.is_grad_enabled() and found.dtype != dtype:
+            seen.append(found.dtype)
+        return found
+
+    return noting
 
 
 @pytest.mark.parametrize("method", sorted(adapters.METHODS))

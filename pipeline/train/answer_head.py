@@ -83,7 +83,7 @@ class _Head:
 
 
 _FIELDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "entropy": lambda logits, every, log_probs: -torch.einsum("nv,nv->n", every.exp(), every),
+    "entropy": lambda logits, every, log_probs: -(every.exp() * every).sum(-1),
     "mean_logits": lambda logits, every, log_probs: logits.float().mean(-1),
     "is_top1": lambda logits, every, log_probs: log_probs >= every.amax(-1),
     "log_sum_sq_probs": lambda logits, every, log_probs: (2 * every).logsumexp(-1),

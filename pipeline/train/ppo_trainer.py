@@ -88,6 +88,10 @@ class PPO(RolloutTrainer):
             optimizer.add_param_group(group)
         return optimizer
 
+    def trained_models(self: Any) -> tuple[Any, ...]:
+        """The value model, too."""
+        return self.model, self.critic.model
+
     # ---- what an answer's tokens were worth ----
 
     def read_beside(self: Any, length: int) -> list[Tensor]:

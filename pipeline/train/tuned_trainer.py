@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from peft.tuners.lora import LoraLayer
 
 from pipeline.train import adapters, optimizers
 from pipeline.train.options import BaseOptions
@@ -13,6 +17,22 @@ if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
 else:
     _Trainer = object  # whichever comes behind this class
+
+
+@contextmanager
+def uncast(model: Any) -> Iterator[None]:
+    """LoRAs take their input as it is, which autocast would make of it again: the same numbers, less work.
+
+    Variants as DoRA compute more with it, and keep their casts.
+    """
+    layers = [one for one in model.modules() if isinstance(one, LoraLayer) and not one.lora_variant]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
 
 
 class TunedTrainer(_Trainer):
@@ -75,6 +95,17 @@ class TunedTrainer(_Trainer):
         best = self.state.best_model_checkpoint
         if not (best and adapters.restore(self.model, Path(best))):
             super()._load_best_model()
+
+    def trained_models(self) -> Iterable[Any]:
+        """All that a step trains."""
+        return (self.model,)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's. PEFT casts what goes into a LoRA to fp32, and autocast back again: not needed."""
+        with ExitStack() as opened:
+            for model in self.trained_models() if self.args.bf16 or self.args.fp16 else ():
+                opened.enter_context(uncast(model))
+            return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, and in training what the tuning method adds to it."""
