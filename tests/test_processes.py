@@ -16,9 +16,10 @@ import tiny_llama
 from preference_data import lines
 from safetensors.torch import load_file
 from scripted import environment, process
+from transformers import TrainerControl, TrainerState
 
 from pipeline.errors import PipelineError
-from pipeline.train import processes
+from pipeline.train import processes, watch
 
 HERE = Path(__file__).resolve().parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "--"]
@@ -82,9 +83,9 @@ def test_two_processes_end_where_one_does_with_twice_the_batch(command: str, pla
         assert answers[0] == answers[1]
         found = weights(place / "two")
         for name, value in weights(place / "one").items():
-            assert (value - found[name]).abs().max() < 5e-4, (
-                name
-            )  # Adam on small gradients; a step moves by 1e-2
+            apart = (value - found[name]).abs()
+            # up to rounding, which Adam makes a step of where a gradient is next to none; a step is 1e-2
+            assert apart.median() < 1e-5 and apart.max() < 1e-2 and (apart > 5e-4).sum() <= 2, name
 
 
 @pytest.mark.slow
@@ -97,7 +98,8 @@ def test_one_of_them_stopped_stops_all_and_they_go_on_together(place: Path) -> N
     given = [*LAUNCH, *words("grpo", 4, "cut"), "--max-steps", "40"]
     child = subprocess.Popen(given, cwd=place, env=environment(**surroundings()), stderr=subprocess.PIPE)
     until = time.monotonic() + 200
-    while not (place / "cut" / "rollouts.jsonl").exists():
+    drawn = place / "cut" / "rollouts.jsonl"
+    while not drawn.exists() or not drawn.stat().st_size:
         assert child.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     ranks = subprocess.check_output(["pgrep", "-P", str(child.pid)], text=True).split()
@@ -110,6 +112,24 @@ def test_one_of_them_stopped_stops_all_and_they_go_on_together(place: Path) -> N
     assert all(bool((one[name] == other[name]).all()) for name in one)
     found = [(place / run / "rollouts.jsonl").read_text() for run in ("whole", "cut")]
     assert found[0] == found[1]
+
+
+def test_a_signal_heard_while_processes_agree_counts_from_the_next_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop, control = watch.Stop(), TrainerControl()
+
+    def agree(said: bool) -> bool:  # the others say no, and the signal comes while they do
+        if not said:
+            os.kill(os.getpid(), signal.SIGINT)
+        return said
+
+    monkeypatch.setattr(processes, "any_of", agree)
+    with stop.listening():
+        stop.on_step_end(None, TrainerState(global_step=1), control)
+        assert not stop.asked and not control.should_training_stop
+        stop.on_step_end(None, TrainerState(global_step=2), control)
+    assert stop.asked and control.should_training_stop and control.should_save
 
 
 def test_what_several_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

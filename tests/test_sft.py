@@ -119,7 +119,7 @@ def test_a_lora_that_does_not_cast_its_input_learns_the_same(
     monkeypatch.setattr("peft.tuners.lora.LoraLayer._cast_input_dtype", _noting(seen))
     fast = weights(sft(model, *words, run="fast"))
     assert (torch.bfloat16 in seen) == (method != "dora")  # what autocast gives goes in as it is
-    monkeypatch.setattr(tuned_trainer, "uncast", lambda _: nullcontext())
+    monkeypatch.setattr(tuned_trainer, "casting", lambda _, on: nullcontext())
     slow = weights(sft(model, *words, run="slow"))
     assert fast.keys() == slow.keys() and all(torch.equal(fast[name], slow[name]) for name in fast)
 

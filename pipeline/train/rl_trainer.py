@@ -33,7 +33,7 @@ from pipeline.train.rewards import Rewards, Row, Scored
 from pipeline.train.rollouts import PolicyCopy
 from pipeline.train.row_order import PromptSampler
 from pipeline.train.targets import plain
-from pipeline.train.tuned_trainer import TunedTrainer
+from pipeline.train.tuned_trainer import TunedTrainer, casting
 from pipeline.train.unpadded import UnpaddedTrainer
 
 STATE_FILE = "rl_state.json"
@@ -114,7 +114,8 @@ class RolloutTrainer(TunedTrainer, UnpaddedTrainer):
 
     def _generate_single_turn(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         if self._rollouts.copies is None:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            with casting(self.model, on=True):  # it may draw without autocast
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         return self.draw(prompt_ids, f"step {self.state.global_step}"), None
 
     def rows(

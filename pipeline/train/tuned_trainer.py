@@ -20,19 +20,21 @@ else:
 
 
 @contextmanager
-def uncast(model: Any) -> Iterator[None]:
-    """LoRAs take their input as it is, which autocast would make of it again: the same numbers, less work.
+def casting(model: Any, on: bool) -> Iterator[None]:
+    """Whether LoRAs cast their input to fp32.
 
-    Variants as DoRA compute more with it, and keep their casts.
+    Autocast makes of it what it was: the same numbers for more work. Without autocast they have to, and
+    variants as DoRA, which compute more with it, always do.
     """
     layers = [one for one in model.modules() if isinstance(one, LoraLayer) and not one.lora_variant]
-    for layer in layers:
-        layer.cast_input_dtype_enabled = False
+    before = [layer.cast_input_dtype_enabled for layer in layers]
     try:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = on
         yield
     finally:
-        for layer in layers:
-            layer.cast_input_dtype_enabled = True
+        for layer, value in zip(layers, before, strict=True):
+            layer.cast_input_dtype_enabled = value
 
 
 class TunedTrainer(_Trainer):
@@ -101,10 +103,10 @@ class TunedTrainer(_Trainer):
         return (self.model,)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's. PEFT casts what goes into a LoRA to fp32, and autocast back again: not needed."""
+        """The Trainer's, under autocast."""
         with ExitStack() as opened:
             for model in self.trained_models() if self.args.bf16 or self.args.fp16 else ():
-                opened.enter_context(uncast(model))
+                opened.enter_context(casting(model, on=False))
             return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -61,15 +61,16 @@ class Trim(TrainerCallback):
 class Stop(TrainerCallback):
     """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second one at once.
 
-    `every`: steps that belong together, and are finished first.
+    `every`: steps that belong together, and are finished first. `asked` is what all processes have agreed on;
+    what one of them hears while they agree counts from the next step on.
     """
 
     def __init__(self, every: int = 1) -> None:
-        self.asked, self._every = False, every
+        self.asked, self._heard, self._every = False, False, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Save and stop if that was asked for, of any of several processes."""
-        self.asked = processes.any_of(self.asked)
+        self.asked = processes.any_of(self._heard)
         if self.asked and state.global_step % self._every == 0:
             control.should_save = control.should_training_stop = True
         return control
@@ -89,9 +90,9 @@ class Stop(TrainerCallback):
 
         def heard(number: int, frame: FrameType | None) -> None:
             """The first one is noted, the second one interrupts."""
-            if self.asked:
+            if self._heard:
                 raise KeyboardInterrupt
-            self.asked = True
+            self._heard = True
 
         before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -41,16 +41,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 THRESHOLD = 0.7
 
 
 def read(path: str, size: int) -> list[str]:
     """The file's lines, or as many synthetic texts."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    with Path(path).open(encoding="utf-8") as file:  # one by one: the text as a whole would count, too
+        lines = [line.rstrip("\n") for line in itertools.islice(file, size)]
     if size <= len(lines):
-        return lines[:size]
+        return lines
     return [" ".join(words) for words in synthetic([line.split() for line in lines], size)]
 
 
