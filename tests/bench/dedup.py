@@ -20,8 +20,8 @@ printed). Peers (datasketch, rouge_score) must be installed beside the project; 
 Tried and left out: lists under pairs of frequent tokens (Wang, Li and Feng 2012) make more entries to read;
 64 bits of signature let too many long texts pass; no gain from finer classes of lengths or larger batches.
 Worth it, 1.2 to 3 times: lists by classes of lengths, signatures within the entries, a search list by list,
-unsigned indices (signed ones may count from the end: the compiler gathers). Of 255 MB at 52,000 any compiled
-function takes 159, texts 31, jieba 27; NumPy and rapidfuzz alone: 1.05 s and 170 MB, without jieba.
+unsigned indices (signed ones may count from the end: the compiler gathers). Of 249 MB at 52,000 any compiled
+function takes 159, texts 10, jieba 27; NumPy and rapidfuzz alone: 1.05 s and 170 MB, without jieba.
 Synthetic texts whose vocabulary grows as the file's does (Heaps' law) take as long.
 """
 
